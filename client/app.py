@@ -1,0 +1,64 @@
+"""The hospital's Flower app: the same in a container, in this process and on Ray.
+
+It is built from two things: how to find the site's data, and what trains. Neither knows of messages; the
+app translates.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flwr.clientapp import ClientApp
+
+from fl import messages
+from fl.data.schema import TableSchema
+from fl.data.statistics import column_sums
+from fl.messages import SiteDescription
+from fl.training import TrainRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flwr.app import Context, Message
+
+    from fl.data.dataset import Site
+    from fl.training import Trainer
+
+def create_client_app(
+    find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer]
+) -> ClientApp:
+    """Make the client app.
+
+    Args:
+        find_site: returns the data of the site that a context belongs to.
+        make_trainer: returns what trains and evaluates; called once a message, so it may keep one.
+
+    Returns:
+        An app that answers ``query.describe``, ``train`` and ``evaluate`` as `fl.messages` says.
+    """
+    app = ClientApp()
+
+    @app.query("describe")
+    def describe(message: Message, context: Context) -> Message:
+        site = find_site(context)
+        wanted = bool(messages.read_config(message).get("statistics", False))
+        table = isinstance(make_trainer().task.schema, TableSchema)
+        sums = column_sums(site.train.x) if wanted and table else None
+        return messages.describe_reply(
+            message, SiteDescription(site.name, len(site.train), len(site.holdout), sums)
+        )
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        site = find_site(context)
+        settings = messages.read_train_config(messages.read_config(message))
+        result = make_trainer().train(TrainRequest(site, messages.read_state(message), settings))
+        return messages.train_reply(message, site.name, result)
+
+    @app.evaluate()
+    def evaluate(message: Message, context: Context) -> Message:
+        site = find_site(context)
+        evaluation = make_trainer().evaluate(messages.read_state(message), site.holdout)
+        return messages.evaluate_reply(message, site.name, evaluation)
+
+    return app

@@ -1,0 +1,128 @@
+"""The command `flops`: finds the sub-commands of the parts that are installed, and reports errors.
+
+Sub-commands come from entry points. A command's module imports nothing heavy at its top, so that
+`flops --help` answers at once; what a command needs it imports when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from typing import Any
+
+import click
+
+from fl import __version__
+from fl.errors import FlopsError
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+
+_GROUPS = {"flops.commands": (), "flops.research": ("server", "client")}
+"""Entry-point groups, with the packages that a group needs besides the one that holds the command."""
+
+
+def installed(package: str) -> bool:
+    """Tell whether a package can be imported here."""
+    return importlib.util.find_spec(package) is not None
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    found = {}
+    for group, needs in _GROUPS.items():
+        for entry in importlib.metadata.entry_points(group=group):
+            if all(installed(package) for package in (*needs, entry.module.partition(".")[0])):
+                found[entry.name] = entry
+    return found
+
+
+class _Parts(click.Group):
+    """A group whose commands are the entry points of the installed parts."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self._found: dict[str, importlib.metadata.EntryPoint] | None = None
+
+    @property
+    def found(self) -> dict[str, importlib.metadata.EntryPoint]:
+        if self._found is None:
+            self._found = _entry_points()
+        return self._found
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return sorted(self.found)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        entry = self.found.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = entry.load()
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in self.found:
+            from fl.errors import unknown
+
+            raise unknown("command", args[0], self.list_commands(ctx))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Parts,
+    epilog="Example: flops run digits --clients 10 --rounds 20",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option("--debug", is_flag=True, help="Show tracebacks and the libraries' logs.")
+@click.version_option(__version__, prog_name="flops")
+@click.pass_context
+def flops(context: click.Context, debug: bool) -> None:
+    """Federated learning for hospitals, with the release pipeline built in."""
+    context.obj = {"debug": debug or bool(context.obj and context.obj.get("debug"))}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 is success, 1 a failure, 2 the user's mistake, 130 an interruption. A mistake or a failure is one line
+    on standard error; a traceback shows with ``--debug`` alone.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # --debug counts wherever it stands before a bare "--": people add it to the end of what just failed.
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in ours or os.environ.get("FLOPS_DEBUG", "") not in ("", "0")
+    if "--debug" in ours:
+        arguments.remove("--debug")
+    try:
+        result = flops.main(arguments, prog_name="flops", standalone_mode=False, obj={"debug": debug})
+        return result if isinstance(result, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 0
+    except click.ClickException as error:
+        return _failed(" ".join(error.format_message().split()), error.exit_code, debug)
+    except FlopsError as error:
+        return _failed(str(error), error.exit_code, debug)
+    except (click.Abort, KeyboardInterrupt):
+        return _failed("interrupted; nothing was registered", INTERRUPTED, debug=False)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        return _failed(f"{type(error).__name__}: {error} (a bug; --debug shows where)", 1, debug)
+
+
+def _failed(message: str, code: int, debug: bool) -> int:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    click.echo(f"flops: {' '.join(message.split())}", err=True)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

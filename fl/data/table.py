@@ -1,0 +1,293 @@
+"""Hospitals' tables: CSV and Parquet files, read and checked against a schema, encoded as features.
+
+Every cell is read as text or as the file's own type, and checked here, so that an error can name file, row
+and column. Rows count as in a spreadsheet: the header is row 1.
+
+pyarrow reads both formats; it is a dependency of MLflow already and needs no pandas in a hospital's image.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fl.data.dataset import Dataset
+from fl.errors import DataError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from fl.data.schema import Column, TableSchema
+
+FIRST_ROW = 2
+"""The spreadsheet row of the first patient; the header is row 1."""
+
+Cells = list[Any]
+"""A column as read: texts (CSV), or the file's own values with None for missing (Parquet)."""
+
+
+def read_table(path: Path, schema: TableSchema) -> dict[str, Dataset]:
+    """Read one file and return its data by site; without a site column the one site is the file's stem.
+
+    Raises:
+        DataError: the file cannot be read or does not fit the schema; names file, row and column.
+    """
+    cells = _read_cells(path)
+    _check_header(path, list(cells), schema)
+    rows = len(cells[schema.target])
+    if rows == 0:
+        raise DataError("the file has a header but no rows", file=path)
+    x = encode_columns({c.name: cells[c.name] for c in schema.columns}, schema, file=path)
+    y = _encode_target(cells[schema.target], schema, path)
+    if schema.site is None:
+        return {path.stem: Dataset(x, y)}
+    sites = [_text(value) for value in cells[schema.site]]
+    for row, name in enumerate(sites):
+        if name in schema.missing_values:
+            raise DataError(
+                "the hospital's name is missing", file=path, row=row + FIRST_ROW, column=schema.site
+            )
+    names = np.array(sites)
+    whole = Dataset(x, y)
+    return {str(name): whole.take(np.flatnonzero(names == name)) for name in dict.fromkeys(sites)}
+
+
+def read_sites(paths: Sequence[Path], schema: TableSchema) -> dict[str, Dataset]:
+    """Read one file per hospital, or files with a site column, and return the data by site.
+
+    Raises:
+        DataError: a file does not fit; two files bring the same site; or all targets are of one class.
+    """
+    sites: dict[str, Dataset] = {}
+    origin: dict[str, Path] = {}
+    for path in paths:
+        for name, data in read_table(path, schema).items():
+            if name in sites:
+                raise DataError(
+                    f"hospital '{name}' is already in {origin[name]}; give each file a name of its own",
+                    file=path,
+                )
+            sites[name], origin[name] = data, path
+    present = np.unique(np.concatenate([data.y for data in sites.values()]))
+    if len(present) < 2:
+        raise DataError(
+            f"the target has one class only, '{schema.classes[present[0]]}', in all the data: "
+            "nothing can be learned from it",
+            file=", ".join(str(path) for path in paths),
+            column=schema.target,
+        )
+    return sites
+
+
+def encode_columns(
+    cells: Mapping[str, Cells], schema: TableSchema, *, file: object = None
+) -> NDArray[np.float64]:
+    """Check feature columns and encode them as the model's input.
+
+    Numeric columns become one feature; categorical ones a feature a category, 0 or 1. NaN marks what the
+    model fills from its federated statistics.
+
+    Args:
+        cells: each column's values, by name.
+        schema: the table's schema.
+        file: where the cells come from, for errors.
+
+    Returns:
+        float64, shape ``(rows, schema.width)``.
+
+    Raises:
+        DataError: a value does not fit its column.
+    """
+    parts = [
+        _numeric(cells[column.name], column, schema, file)
+        if column.kind == "numeric"
+        else _categorical(cells[column.name], column, schema, file)
+        for column in schema.columns
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _read_cells(path: Path) -> dict[str, Cells]:
+    if not path.exists():
+        raise DataError("no such file", file=path)
+    if path.is_dir() or path.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError("expected a .csv or .parquet file", file=path)
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", file=path)
+    try:
+        return _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", file=path) from error
+
+
+def _read_csv(path: Path) -> dict[str, Cells]:
+    import pyarrow as pa
+    import pyarrow.csv
+
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            header = next(csv.reader(lines), [])
+    except UnicodeDecodeError as error:
+        raise DataError("not UTF-8 text; save it as UTF-8", file=path, row=1) from error
+    if not any(name.strip() for name in header):
+        raise DataError("the file has no header", file=path, row=1)
+    _unique(path, header)
+    try:
+        table = pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in header}, strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        raise _csv_error(path, str(error)) from error
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _csv_error(path: Path, text: str) -> DataError:
+    """Turn pyarrow's complaint about the file's form into one of ours."""
+    found = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text)
+    if found:
+        row, expected, got = (int(number) for number in found.groups())
+        return DataError(f"{got} values where the header has {expected}", file=path, row=row)
+    if "UTF8" in text:
+        column = re.search(r"column #(\d+)", text)
+        place = f" in column {int(column.group(1)) + 1}" if column else ""
+        return DataError(f"not UTF-8 text{place}; save it as UTF-8", file=path)
+    return DataError(f"not a CSV table: {text.split(': ', 1)[-1].splitlines()[0]}", file=path)
+
+
+def _read_parquet(path: Path) -> dict[str, Cells]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise DataError("not a Parquet file", file=path) from error
+    _unique(path, table.column_names)
+    return {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _unique(path: Path, header: list[str]) -> None:
+    seen: set[str] = set()
+    for name in header:
+        if name in seen:
+            raise DataError("the header names this column twice", file=path, row=1, column=name)
+        seen.add(name)
+
+
+def _check_header(path: Path, header: list[str], schema: TableSchema) -> None:
+    wanted = [column.name for column in schema.columns] + [schema.target]
+    if schema.site is not None:
+        wanted.append(schema.site)
+    extra = [name for name in header if name not in wanted]
+    for name in wanted:
+        if name not in header:
+            raise DataError(
+                f"the column is missing{nearest(name, extra)}; the file has: {', '.join(header)}",
+                file=path,
+                row=1,
+                column=name,
+            )
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def _missing(value: Any, schema: TableSchema) -> bool:
+    if isinstance(value, float):
+        return value != value  # NaN
+    return _text(value) in schema.missing_values
+
+
+def _refused(file: object, row: int, column: Column) -> DataError:
+    return DataError(
+        "the value is missing and the schema has no 'missing' rule for the column",
+        file=file,
+        row=row + FIRST_ROW,
+        column=column.name,
+    )
+
+
+def _numeric(cells: Cells, column: Column, schema: TableSchema, file: object) -> NDArray[np.float64]:
+    low, high = column.min, column.max
+    try:  # All present and in range, in one step; else row by row, to say where.
+        values = np.array(cells, dtype=np.float64).reshape(-1, 1)
+        if np.isfinite(values).all() and (low is None or values.min() >= low):
+            if high is None or values.max() <= high:
+                return values
+    except (TypeError, ValueError):
+        pass
+    values = np.empty((len(cells), 1))
+    for row, cell in enumerate(cells):
+        if _missing(cell, schema):
+            if column.missing == "refuse":
+                raise _refused(file, row, column)
+            values[row] = np.nan if column.missing == "mean" else float(column.missing)
+            continue
+        try:
+            value = float(cell)
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not np.isfinite(value):
+            raise DataError(
+                f"'{_text(cell)}' is not a number", file=file, row=row + FIRST_ROW, column=column.name
+            )
+        if (low is not None and value < low) or (high is not None and value > high):
+            limits = f"{'' if low is None else f'{low:g}'} to {'' if high is None else f'{high:g}'}".strip()
+            raise DataError(
+                f"{value:g} is out of range ({limits})", file=file, row=row + FIRST_ROW, column=column.name
+            )
+        values[row] = value
+    return values
+
+
+def _categorical(cells: Cells, column: Column, schema: TableSchema, file: object) -> NDArray[np.float64]:
+    index = {category: position for position, category in enumerate(column.categories)}
+    values = np.zeros((len(cells), column.width))
+    for row, cell in enumerate(cells):
+        if not _missing(cell, schema):
+            word = _text(cell)
+            if word not in index:
+                raise DataError(
+                    f"unknown category '{word}'{nearest(word, index)}; known: {', '.join(index)}",
+                    file=file,
+                    row=row + FIRST_ROW,
+                    column=column.name,
+                )
+            values[row, index[word]] = 1.0
+        elif column.missing == "refuse":
+            raise _refused(file, row, column)
+        elif column.missing == "most-frequent":
+            values[row] = np.nan
+        elif column.missing == "category":
+            values[row, -1] = 1.0
+        else:
+            values[row, index[str(column.missing)]] = 1.0
+    return values
+
+
+def _encode_target(cells: Cells, schema: TableSchema, path: Path) -> NDArray[np.int64]:
+    index = {name: position for position, name in enumerate(schema.classes)}
+    target = np.empty(len(cells), dtype=np.int64)
+    for row, cell in enumerate(cells):
+        word = _text(cell)
+        if word not in index:
+            problem = (
+                "the target is missing"
+                if word in schema.missing_values
+                else f"unknown class '{word}'{nearest(word, index)}; the schema knows: {', '.join(index)}"
+            )
+            raise DataError(problem, file=path, row=row + FIRST_ROW, column=schema.target)
+        target[row] = index[word]
+    return target

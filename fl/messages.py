@@ -1,0 +1,140 @@
+"""The message contract: what server and hospital say to each other, and under which keys.
+
+==================  ===========================================================================
+message             content
+==================  ===========================================================================
+``query.describe``  asks a site for its name and sizes and, where wanted, its column sums
+``train``           weights, statistics and settings; answered by weights and metrics
+``evaluate``        weights and statistics; answered by loss and metrics on the hold-out data
+==================  ===========================================================================
+
+Requests carry ``arrays``, ``frozen`` and ``config``; replies ``arrays`` (or ``sums``), ``metrics`` and ``site``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fl.arrays import from_record, to_record
+from fl.data.statistics import ColumnSums
+from fl.model import ModelState
+from fl.training import Evaluation, TrainResult, TrainSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DESCRIBE = "query.describe"
+TRAIN = "train"
+EVALUATE = "evaluate"
+
+ARRAYS, FROZEN, CONFIG, METRICS, SITE, SUMS = "arrays", "frozen", "config", "metrics", "site", "sums"
+EXAMPLES = "num-examples"
+LOSS = "loss"
+INITIAL_LOSS = "initial-loss"
+_PROXIMAL = "proximal-mu"
+_ROUND = "server-round"
+
+
+@dataclass(frozen=True)
+class SiteDescription:
+    """What a site says of itself when it joins."""
+
+    name: str
+    examples: int
+    holdout: int
+    sums: ColumnSums | None = None
+
+
+def train_config(settings: TrainSettings) -> ConfigRecord:
+    """Write training settings. The round and FedProx's term are Flower's to add."""
+    record = ConfigRecord()
+    for name, value in asdict(settings).items():
+        if name not in ("round", "proximal_mu"):
+            record[name.replace("_", "-")] = value
+    return record
+
+
+def read_train_config(record: Mapping[str, Any]) -> TrainSettings:
+    """Read training settings, Flower's additions included."""
+    known = {field.name for field in fields(TrainSettings)}
+    values = {name.replace("-", "_"): value for name, value in record.items()}
+    values["round"] = record[_ROUND]
+    values["proximal_mu"] = record.get(_PROXIMAL, 0.0)
+    return TrainSettings(**{name: value for name, value in values.items() if name in known})
+
+
+def read_state(message: Message) -> ModelState:
+    """Read the weights and statistics of a request."""
+    arrays = message.content[ARRAYS]
+    frozen = message.content.get(FROZEN, ArrayRecord())
+    if not isinstance(arrays, ArrayRecord) or not isinstance(frozen, ArrayRecord):
+        raise TypeError("the message's arrays are not an ArrayRecord")
+    return ModelState(from_record(arrays), from_record(frozen))
+
+
+def read_config(message: Message) -> ConfigRecord:
+    """Return a request's settings."""
+    record = message.content[CONFIG]
+    if not isinstance(record, ConfigRecord):
+        raise TypeError("the message's config is not a ConfigRecord")
+    return record
+
+
+def _reply(message: Message, site: str, **records: ArrayRecord | MetricRecord) -> Message:
+    content = RecordDict({**records, SITE: ConfigRecord({"name": site})})
+    return Message(content, reply_to=message)
+
+
+def train_reply(message: Message, site: str, result: TrainResult) -> Message:
+    """Answer a train message."""
+    metrics = MetricRecord({EXAMPLES: result.examples, LOSS: result.loss})
+    if result.initial_loss is not None:
+        metrics[INITIAL_LOSS] = result.initial_loss
+    return _reply(message, site, **{ARRAYS: to_record(result.state.arrays), METRICS: metrics})
+
+
+def evaluate_reply(message: Message, site: str, evaluation: Evaluation) -> Message:
+    """Answer an evaluate message."""
+    metrics = MetricRecord({EXAMPLES: evaluation.examples, LOSS: evaluation.loss, **evaluation.metrics})
+    return _reply(message, site, **{METRICS: metrics})
+
+
+def describe_reply(message: Message, description: SiteDescription) -> Message:
+    """Answer a describe message."""
+    metrics = MetricRecord({EXAMPLES: description.examples, "num-holdout": description.holdout})
+    records: dict[str, ArrayRecord | MetricRecord] = {METRICS: metrics}
+    if description.sums is not None:
+        records[SUMS] = to_record(asdict(description.sums))
+    return _reply(message, description.name, **records)
+
+
+def site_name(reply: Message) -> str:
+    """Return the name of the site that replied."""
+    return str(reply.content.config_records[SITE]["name"])
+
+
+def read_metrics(reply: Message) -> dict[str, float]:
+    """Return a reply's numbers by name."""
+    return {name: float(value) for name, value in reply.content.metric_records[METRICS].items()}  # type: ignore[arg-type]
+
+
+def read_description(reply: Message) -> SiteDescription:
+    """Read the answer to a describe message."""
+    metrics = read_metrics(reply)
+    sums = reply.content.array_records.get(SUMS)
+    return SiteDescription(
+        site_name(reply),
+        int(metrics[EXAMPLES]),
+        int(metrics["num-holdout"]),
+        None if sums is None else ColumnSums(**from_record(sums)),
+    )
+
+
+def read_evaluation(reply: Message) -> Evaluation:
+    """Read the answer to an evaluate message."""
+    metrics = read_metrics(reply)
+    examples, loss = int(metrics.pop(EXAMPLES)), metrics.pop(LOSS)
+    return Evaluation(examples, loss, metrics)

@@ -1,0 +1,1 @@
+"""The release pipeline: images, manifests and the config repository. In neither image."""

@@ -1,0 +1,1 @@
+"""Commands of the server part: thin, and quick to import."""

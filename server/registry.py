@@ -1,0 +1,277 @@
+"""The model registry: MLflow, and the only module that imports it.
+
+Where nothing is configured, an SQLite file and a folder in the folder one works in; with
+``MLFLOW_TRACKING_URI``, a server. A version is made by one last call, after everything it consists of is
+stored: whatever ends the process before leaves no version.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fl.bundle import load_bundle, save_bundle
+from fl.data.schema import TableSchema
+from fl.errors import FlopsError, RegistryUnreachable
+
+# A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+
+import mlflow
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from fl.model import ModelState
+    from fl.tasks.base import Task
+
+FOLDER = "flops-registry"
+"""The embedded registry's folder, in the folder one works in."""
+
+EXPERIMENT = "flops"
+_BATCH = 1000
+"""How many metrics MLflow takes at a time."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of a registered model."""
+
+    name: str
+    version: int
+    run_id: str
+    source: str
+
+
+def default_uri() -> str:
+    """Return the tracking URI that the environment names, or the embedded one's."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    return configured or f"sqlite:///{(Path.cwd() / FOLDER / 'mlflow.db').resolve()}"
+
+
+class Registry:
+    """A model registry that answered when it was opened."""
+
+    def __init__(self, uri: str | None = None) -> None:
+        """Open a registry.
+
+        Args:
+            uri: MLflow's tracking URI; by default the environment's, else the embedded one.
+
+        Raises:
+            RegistryUnreachable: it does not answer, or is none.
+        """
+        self.uri = uri or default_uri()
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        try:
+            artifacts = self._prepare_embedded()
+            self._client = MlflowClient(self.uri, self.uri)
+            self._experiment = self._find_experiment(artifacts)
+        except Exception as error:
+            raise RegistryUnreachable(
+                f"the model registry {public_uri(self.uri)} does not answer: {_reason(error)}. Check "
+                "MLFLOW_TRACKING_URI, or unset it to use a local one"
+            ) from error
+
+    def latest(self, name: str) -> ModelVersion | None:
+        """Return the newest version of a model, or None where there is none."""
+        try:
+            found = self._client.search_model_versions(f"name = '{name}'")
+        except MlflowException as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+        versions = [_version(v) for v in found]
+        return max(versions, key=lambda v: v.version, default=None)
+
+    def load(self, version: ModelVersion) -> tuple[Task, ModelState]:
+        """Download a version's weights; see `fl.bundle.load_bundle` for the errors."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{version.source}/bundle", dst_path=folder, tracking_uri=self.uri
+                )
+            except (MlflowException, OSError) as error:
+                raise FlopsError(
+                    f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
+                ) from error
+            return load_bundle(Path(path))
+
+    @contextmanager
+    def run(self, name: str, settings: Mapping[str, Any]) -> Iterator[RunLog]:
+        """Record a run: finished if the block ends well, killed or failed if it raises.
+
+        Args:
+            name: what lists show.
+            settings: stored as the run's parameters.
+        """
+        run = self._client.create_run(self._experiment, run_name=name)
+        log = RunLog(self._client, run.info.run_id, str(run.info.artifact_uri))
+        status = "FAILED"
+        try:
+            log.settings(settings)
+            yield log
+            log.flush()
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        except MlflowException as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+        finally:
+            log.close(status)
+
+    def register(
+        self, log: RunLog, name: str, task: Task, state: ModelState, tags: Mapping[str, str]
+    ) -> ModelVersion:
+        """Store a model with a run and make it the newest version.
+
+        Args:
+            log: the run that made it.
+            name: the registered model.
+            task: what it does.
+            state: its weights.
+            tags: what the version says of itself.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            model = Path(folder) / "model"
+            _save_pyfunc(model, task, state)
+            self._client.log_artifacts(log.run_id, str(model), "model")
+        try:
+            self._client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
+                raise
+        # The last step and the only one that makes a version: its lineage comes in the same call.
+        made = self._client.create_model_version(
+            name, f"{log.artifact_uri}/model", log.run_id, tags=dict(tags), await_creation_for=0
+        )
+        return _version(made)
+
+    def _prepare_embedded(self) -> str | None:
+        """Make the embedded registry's folder and return where its artifacts go; None for a server."""
+        parts = urlsplit(self.uri)
+        if parts.scheme == "sqlite":
+            folder = Path(parts.path.replace("//", "/", 1)).parent if parts.path else Path.cwd()
+            folder.mkdir(parents=True, exist_ok=True)
+            return (folder / "artifacts").resolve().as_uri()
+        if parts.scheme not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
+            raise ValueError(f"'{parts.scheme or self.uri}' is no kind of tracking URI that can be used here")
+        return None
+
+    def _find_experiment(self, artifacts: str | None) -> str:
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        return str(self._client.create_experiment(name, artifact_location=artifacts))
+
+
+class RunLog:
+    """Where a run writes its numbers and files. Numbers are buffered, and written a few times a minute."""
+
+    FLUSH_SECONDS = 10.0
+
+    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
+        self.run_id, self.artifact_uri = run_id, artifact_uri
+        self._client = client
+        self._metrics: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def settings(self, values: Mapping[str, Any]) -> None:
+        """Store what the run was told."""
+        self._client.log_batch(self.run_id, params=[Param(k, str(v)[:6000]) for k, v in values.items()])
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """Note numbers of one round. Names may hold letters, digits and ``_-. /``; others become ``_``."""
+        now = int(time.time() * 1000)
+        self._metrics += [Metric(_metric_name(name), value, now, step) for name, value in values.items()]
+        if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the numbers noted so far."""
+        while self._metrics:
+            batch, self._metrics = self._metrics[:_BATCH], self._metrics[_BATCH:]
+            self._client.log_batch(self.run_id, metrics=batch)
+        self._flushed = time.monotonic()
+
+    def file(self, path: Path) -> None:
+        """Store a file with the run."""
+        self._client.log_artifact(self.run_id, str(path))
+
+    def close(self, status: str) -> None:
+        """End the run; what was noted before a failure is kept where the registry still answers."""
+        try:
+            self.flush()
+            self._client.set_terminated(self.run_id, status)
+        except Exception:
+            if status == "FINISHED":
+                raise
+            logging.getLogger("flops.registry").debug("the run could not be closed", exc_info=True)
+
+
+def _save_pyfunc(folder: Path, task: Task, state: ModelState) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        bundle = Path(scratch) / "bundle"
+        save_bundle(bundle, task, state)
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module="fl.inference",
+            data_path=str(bundle),
+            signature=_signature(task),
+            pip_requirements=["flops[client]", "pandas"],
+        )
+
+
+def _signature(task: Task) -> Any:
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+    schema = task.schema
+    if not isinstance(schema, TableSchema):
+        return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *schema.shape))]))
+    columns = [
+        ColSpec(
+            DataType.double if column.kind == "numeric" else DataType.string,
+            column.name,
+            required=column.missing == "refuse",
+        )
+        for column in schema.columns
+    ]
+    return ModelSignature(inputs=Schema(columns))
+
+
+def _version(found: Any) -> ModelVersion:
+    return ModelVersion(found.name, int(found.version), str(found.run_id), str(found.source))
+
+
+def _metric_name(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
+
+
+def public_uri(uri: str | None = None) -> str:
+    """Return a tracking URI, by default the one in use, without user and password."""
+    uri = uri or default_uri()
+    scheme, separator, rest = uri.partition("://")
+    credentials, at, host = rest.partition("@")
+    return f"{scheme}{separator}{host}" if at and "/" not in credentials else uri
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause in one line, without addresses of objects."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300].rstrip(".")

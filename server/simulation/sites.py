@@ -1,0 +1,66 @@
+"""The hospitals of a federation on one machine: data read or loaded, dealt, and split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fl.data.dataset import Dataset, Site, concatenate, split_site
+from fl.data.partition import deal
+from fl.data.table import read_sites
+from fl.errors import SettingsError
+from fl.data.schema import TableSchema
+
+if TYPE_CHECKING:
+    from fl.tasks.base import Task
+    from server.simulation.settings import RunSettings
+
+
+def make_sites(task: Task, settings: RunSettings) -> list[Site]:
+    """Return the hospitals, in the order of their names' first appearance.
+
+    Raises:
+        DataError: a data file does not fit its schema.
+        SettingsError: the partition does not fit the data.
+    """
+    shares = _shares(task, settings)
+    return [split_site(name, data, settings.seed) for name, data in shares.items()]
+
+
+def _shares(task: Task, settings: RunSettings) -> dict[str, Dataset]:
+    natural: dict[str, Dataset] = {}
+    if settings.data and isinstance(task.schema, TableSchema):
+        natural = read_sites(settings.data, task.schema)
+    if settings.partition.kind == "natural":
+        return _natural(task, settings, natural)
+    if natural:
+        whole = concatenate(list(natural.values()))
+        clients = settings.clients or len(natural)
+    elif task.load is not None:
+        whole = task.load()
+        clients = settings.clients or task.clients
+    else:
+        raise SettingsError(f"task '{settings.task}' has no data to deal")
+    parts = deal(settings.partition, whole.y, clients, settings.seed)
+    width = len(str(clients))
+    return {f"hospital-{i:0{width}}": whole.take(part) for i, part in enumerate(parts, start=1)}
+
+
+def _natural(task: Task, settings: RunSettings, natural: dict[str, Dataset]) -> dict[str, Dataset]:
+    if not natural:
+        raise SettingsError(
+            f"partition 'natural': task '{settings.task}' does not say which hospital an example is from; "
+            "use iid, dirichlet:ALPHA or unequal:SIGMA"
+        )
+    if len(natural) == 1 and isinstance(task.schema, TableSchema) and task.schema.site is None:
+        if settings.clients is None or settings.clients == 1:
+            raise SettingsError(
+                "one data file without a site column is one hospital: give --data once for each hospital, set "
+                "'site' in the schema, or deal the file out with --partition iid --clients N"
+            )
+    if settings.clients is not None and settings.clients != len(natural):
+        raise SettingsError(
+            f"--clients {settings.clients}: the data has {len(natural)} hospitals "
+            f"({', '.join(list(natural)[:5])}{', …' if len(natural) > 5 else ''}); leave --clients out, or "
+            "choose --partition iid"
+        )
+    return natural
