@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from fl.data.dataset import Site
     from fl.training import Trainer
 
-def create_client_app(
-    find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer]
-) -> ClientApp:
+
+def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer]) -> ClientApp:
     """Make the client app.
 
     Args:
@@ -44,9 +43,7 @@ def create_client_app(
         wanted = bool(messages.read_config(message).get("statistics", False))
         table = isinstance(make_trainer().task.schema, TableSchema)
         sums = column_sums(site.train.x) if wanted and table else None
-        return messages.describe_reply(
-            message, SiteDescription(site.name, len(site.train), len(site.holdout), sums)
-        )
+        return messages.describe_reply(message, SiteDescription(site.name, len(site.train), len(site.holdout), sums))
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

@@ -35,8 +35,8 @@ class LazyArray(Array):
         value: NDArray[Any] = self.__dict__["_value"]
         return value
 
-    @property  # type: ignore[override]
-    def data(self) -> bytes:
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
         """The array in NumPy's ``.npy`` format."""
         if self.__dict__["_bytes"] is None:
             buffer = BytesIO()
@@ -67,6 +67,4 @@ def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 
 def from_record(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Unwrap a message's arrays; they are read-only where that saves a copy."""
-    return {
-        name: array.value if isinstance(array, LazyArray) else array.numpy() for name, array in record.items()
-    }
+    return {name: array.value if isinstance(array, LazyArray) else array.numpy() for name, array in record.items()}

@@ -81,7 +81,7 @@ class _Parts(click.Group):
 @click.pass_context
 def flops(context: click.Context, debug: bool) -> None:
     """Federated learning for hospitals, with the release pipeline built in."""
-    context.obj = {"debug": debug or bool(context.obj and context.obj.get("debug"))}
+    context.obj = {"debug": debug, "arguments": [], **(context.obj or {})}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -97,7 +97,12 @@ def main(arguments: list[str] | None = None) -> int:
     if "--debug" in ours:
         arguments.remove("--debug")
     try:
-        result = flops.main(arguments, prog_name="flops", standalone_mode=False, obj={"debug": debug})
+        result = flops.main(
+            arguments,
+            prog_name="flops",
+            standalone_mode=False,
+            obj={"debug": debug, "arguments": tuple(arguments)},
+        )
         return result if isinstance(result, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())

@@ -93,7 +93,8 @@ def train_reply(message: Message, site: str, result: TrainResult) -> Message:
     metrics = MetricRecord({EXAMPLES: result.examples, LOSS: result.loss})
     if result.initial_loss is not None:
         metrics[INITIAL_LOSS] = result.initial_loss
-    return _reply(message, site, **{ARRAYS: to_record(result.state.arrays), METRICS: metrics})
+    records: dict[str, ArrayRecord | MetricRecord] = {ARRAYS: to_record(result.state.arrays)}
+    return _reply(message, site, **records, **{METRICS: metrics})
 
 
 def evaluate_reply(message: Message, site: str, evaluation: Evaluation) -> Message:

@@ -41,6 +41,9 @@ FOLDER = "flops-registry"
 """The embedded registry's folder, in the folder one works in."""
 
 EXPERIMENT = "flops"
+_BUNDLE = "data/bundle"
+"""Where MLflow keeps the stored model within its own folder."""
+
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
 
@@ -100,7 +103,7 @@ class Registry:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{version.source}/bundle", dst_path=folder, tracking_uri=self.uri
+                    artifact_uri=f"{version.source}/{_BUNDLE}", dst_path=folder, tracking_uri=self.uri
                 )
             except (MlflowException, OSError) as error:
                 raise FlopsError(
@@ -243,7 +246,7 @@ def _signature(task: Task) -> Any:
     schema = task.schema
     if not isinstance(schema, TableSchema):
         return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *schema.shape))]))
-    columns = [
+    columns: list[ColSpec | TensorSpec] = [
         ColSpec(
             DataType.double if column.kind == "numeric" else DataType.string,
             column.name,

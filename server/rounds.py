@@ -26,7 +26,6 @@ from fl.training import Evaluation, TrainSettings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flwr.app import ArrayRecord
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp.strategy import FedAvg
     from flwr.supercore.run import Run
@@ -157,9 +156,7 @@ class Federation:
         )
         described = {r.metadata.src_node_id: messages.read_description(r) for r in replies}
         # By name, because a runtime may number its nodes at random.
-        self._names = {
-            node: site.name for node, site in sorted(described.items(), key=lambda item: item[1].name)
-        }
+        self._names = {node: site.name for node, site in sorted(described.items(), key=lambda item: item[1].name)}
         if len(set(self._names.values())) < len(self._names):
             raise FlopsError("two hospitals have the same name")
         descriptions = [described[node] for node in self._names]
@@ -203,8 +200,7 @@ class Federation:
     def _exchange(self, grid: Grid, requests: Sequence[Message], what: str) -> list[Message]:
         """Send messages and return the replies in the same order."""
         replies = {
-            reply.metadata.src_node_id: reply
-            for reply in grid.send_and_receive(requests, timeout=self.plan.timeout)
+            reply.metadata.src_node_id: reply for reply in grid.send_and_receive(requests, timeout=self.plan.timeout)
         }
         ordered = []
         for request in requests:
@@ -253,9 +249,7 @@ class Federation:
                 messages.CONFIG: ConfigRecord({"server-round": number}),
             }
         )
-        requests = [
-            Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._names
-        ]
+        requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._names]
         replies = self._exchange(grid, requests, f"the evaluation of round {number}")
         sites = {messages.site_name(reply): messages.read_evaluation(reply) for reply in replies}
         for name, evaluation in sites.items():
@@ -319,7 +313,5 @@ class _Chosen(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return self._grid.pull_messages(message_ids)
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         return self._grid.send_and_receive(messages, timeout=timeout)

@@ -6,6 +6,7 @@ wrap one of these.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class Option:
             raise SettingsError(f"strategy option {name}={text}: {kind} is needed") from None
         too_low = value <= self.low if self.above else value < self.low
         too_high = value >= self.high if self.below else value > self.high
-        if too_low or too_high or value != value:
+        if too_low or too_high or math.isnan(value):
             raise SettingsError(f"strategy option {name}={text}: out of range ({self.range})")
         return value
 
@@ -102,7 +103,10 @@ STRATEGIES: Mapping[str, StrategySpec] = {
     spec.name: spec
     for spec in (
         StrategySpec(
-            "fedavg", "FedAvg", "mean of the models, weighted by examples", "McMahan et al. 2017, arXiv:1602.05629"
+            "fedavg",
+            "FedAvg",
+            "mean of the models, weighted by examples",
+            "McMahan et al. 2017, arXiv:1602.05629",
         ),
         StrategySpec(
             "fedprox",
@@ -244,8 +248,8 @@ def check_cohort(spec: StrategySpec, options: Mapping[str, float], cohort: int) 
     needed = {"bulyan": 4 * bad + 3, "krum": 2 * bad + 3, "multikrum": 2 * bad + 3}.get(spec.name, 1)
     if cohort < needed:
         raise SettingsError(
-            f"strategy {spec.name} with num_malicious_nodes={bad} needs at least {needed} hospitals in a round, "
-            f"there are {cohort}"
+            f"strategy {spec.name} with num_malicious_nodes={bad} needs at least {needed} hospitals "
+            f"in a round, there are {cohort}"
         )
     selected = int(options.get("num_nodes_to_select", 1))
     if selected > cohort:

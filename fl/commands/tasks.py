@@ -32,7 +32,15 @@ def tasks(as_json: bool) -> None:
     print_table(
         ("task", "what", "hospitals", "rounds", "epochs", "batch", "lr"),
         [
-            (name, text, "one a file" if clients is None else clients, h.rounds, h.local_epochs, h.batch_size, h.lr)
+            (
+                name,
+                text,
+                "one a file" if clients is None else clients,
+                h.rounds,
+                h.local_epochs,
+                h.batch_size,
+                h.lr,
+            )
             for name, text, clients, h in rows
         ],
     )

@@ -8,10 +8,12 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fl.errors import SettingsError, nearest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Missing = str | float
 """How a missing value is filled: "refuse", "mean", "most-frequent", "category", or a value of the column."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fl.data.schema import TableSchema
 
+
 @dataclass(frozen=True)
 class ColumnSums:
     """What one hospital, or all together, know of the features.

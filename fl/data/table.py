@@ -9,6 +9,7 @@ pyarrow reads both formats; it is a dependency of MLflow already and needs no pa
 from __future__ import annotations
 
 import csv
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -50,9 +51,7 @@ def read_table(path: Path, schema: TableSchema) -> dict[str, Dataset]:
     sites = [_text(value) for value in cells[schema.site]]
     for row, name in enumerate(sites):
         if name in schema.missing_values:
-            raise DataError(
-                "the hospital's name is missing", file=path, row=row + FIRST_ROW, column=schema.site
-            )
+            raise DataError("the hospital's name is missing", file=path, row=row + FIRST_ROW, column=schema.site)
     names = np.array(sites)
     whole = Dataset(x, y)
     return {str(name): whole.take(np.flatnonzero(names == name)) for name in dict.fromkeys(sites)}
@@ -85,9 +84,7 @@ def read_sites(paths: Sequence[Path], schema: TableSchema) -> dict[str, Dataset]
     return sites
 
 
-def encode_columns(
-    cells: Mapping[str, Cells], schema: TableSchema, *, file: object = None
-) -> NDArray[np.float64]:
+def encode_columns(cells: Mapping[str, Cells], schema: TableSchema, *, file: object = None) -> NDArray[np.float64]:
     """Check feature columns and encode them as the model's input.
 
     Numeric columns become one feature; categorical ones a feature a category, 0 or 1. NaN marks what the
@@ -206,7 +203,7 @@ def _text(value: Any) -> str:
 
 def _missing(value: Any, schema: TableSchema) -> bool:
     if isinstance(value, float):
-        return value != value  # NaN
+        return math.isnan(value)
     return _text(value) in schema.missing_values
 
 
@@ -223,9 +220,9 @@ def _numeric(cells: Cells, column: Column, schema: TableSchema, file: object) ->
     low, high = column.min, column.max
     try:  # All present and in range, in one step; else row by row, to say where.
         values = np.array(cells, dtype=np.float64).reshape(-1, 1)
-        if np.isfinite(values).all() and (low is None or values.min() >= low):
-            if high is None or values.max() <= high:
-                return values
+        inside = (low is None or values.min() >= low) and (high is None or values.max() <= high)
+        if inside and np.isfinite(values).all():
+            return values
     except (TypeError, ValueError):
         pass
     values = np.empty((len(cells), 1))
@@ -240,9 +237,7 @@ def _numeric(cells: Cells, column: Column, schema: TableSchema, file: object) ->
         except (TypeError, ValueError):
             value = float("nan")
         if not np.isfinite(value):
-            raise DataError(
-                f"'{_text(cell)}' is not a number", file=file, row=row + FIRST_ROW, column=column.name
-            )
+            raise DataError(f"'{_text(cell)}' is not a number", file=file, row=row + FIRST_ROW, column=column.name)
         if (low is not None and value < low) or (high is not None and value > high):
             limits = f"{'' if low is None else f'{low:g}'} to {'' if high is None else f'{high:g}'}".strip()
             raise DataError(

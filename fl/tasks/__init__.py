@@ -95,7 +95,7 @@ def _own(name: str) -> Task:
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
         raise SettingsError(f"task '{name}': write package.module:task")
-    here = os.getcwd()  # noqa: PTH109 - sys.path holds texts
+    here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:

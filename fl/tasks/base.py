@@ -61,7 +61,7 @@ class Task:
     model: Callable[[], nn.Module]
     loss: PerExample
     metrics: Mapping[str, PerExample]
-    hyperparameters: Hyperparameters = Hyperparameters()  # noqa: RUF009 - frozen
+    hyperparameters: Hyperparameters = Hyperparameters()
     clients: int = 10
     load: Callable[[], Dataset] | None = None
     reference: Mapping[str, Any] = field(default_factory=dict)

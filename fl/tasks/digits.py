@@ -52,7 +52,7 @@ digits = Task(
     model=_model,
     loss=cross_entropy,
     metrics={"accuracy": accuracy},
-    hyperparameters=Hyperparameters(rounds=30, local_epochs=2, batch_size=16, lr=0.1, momentum=0.5),
+    hyperparameters=Hyperparameters(rounds=30, local_epochs=3, batch_size=16, lr=0.2, momentum=0.5),
     clients=10,
     load=_load,
 ).with_reference(task="digits")

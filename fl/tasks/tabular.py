@@ -6,6 +6,7 @@ weights file serves raw values anywhere.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from fl.data.schema import TableSchema, schema_to_dict
@@ -18,7 +19,7 @@ HIDDEN = (32, 16)
 """Units of the hidden layers."""
 
 DESCRIPTION = "any CSV or Parquet that a schema describes; needs --data and --schema"
-HYPERPARAMETERS = Hyperparameters(rounds=20, local_epochs=2, batch_size=16, lr=0.05, momentum=0.5)
+HYPERPARAMETERS = Hyperparameters(rounds=20, local_epochs=1, batch_size=16, lr=0.02, momentum=0.9)
 
 
 def perceptron(features: int, classes: int, hidden: tuple[int, ...] = HIDDEN) -> nn.Module:
@@ -33,7 +34,7 @@ def perceptron(features: int, classes: int, hidden: tuple[int, ...] = HIDDEN) ->
             self.statistics = Statistics(features)
             widths = (features, *hidden)
             layers: list[nn.Module] = []
-            for inputs, outputs in zip(widths, widths[1:], strict=False):
+            for inputs, outputs in pairwise(widths):
                 layers += [nn.Linear(inputs, outputs), nn.ReLU()]
             self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], classes))
 

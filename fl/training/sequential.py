@@ -108,8 +108,7 @@ def score_examples(
             for name, metric in task.metrics.items():
                 parts[name].append(metric(outputs, y).double())
     return {
-        name: torch.cat(rows).cpu() if rows else torch.zeros(0, dtype=torch.float64)
-        for name, rows in parts.items()
+        name: torch.cat(rows).cpu() if rows else torch.zeros(0, dtype=torch.float64) for name, rows in parts.items()
     }
 
 

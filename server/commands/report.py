@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -82,7 +83,7 @@ def _numbers(evaluation: Evaluation) -> str:
     return "  ".join(parts)
 
 
-def show_outcome(outcome: Outcome) -> None:
+def show_outcome(outcome: Outcome, arguments: Sequence[str]) -> None:
     """Print the tables and where to look next."""
     settings, final = outcome.settings, outcome.history[-1]
     metric = "accuracy" if "accuracy" in final.evaluation.metrics else next(iter(final.evaluation.metrics), "")
@@ -100,7 +101,7 @@ def show_outcome(outcome: Outcome) -> None:
     click.echo(f"Registered:   {outcome.model.name} version {outcome.model.version} ({made})")
     click.echo(f"Pictures:     {settings.out}/learning-curve.png, {settings.out}/partition.png")
     click.echo(f"Look closer:  mlflow ui --backend-store-uri {_public_uri()}")
-    click.echo(f"Go on:        {_again(outcome)} --continue")
+    click.echo(f"Go on:        {_again(arguments)} --continue")
 
 
 def _public_uri() -> str:
@@ -109,13 +110,10 @@ def _public_uri() -> str:
     return public_uri()
 
 
-def _again(outcome: Outcome) -> str:
-    settings = outcome.settings
-    parts = ["flops run", f"--task {settings.task}" if ":" in settings.task else settings.task]
-    if settings.schema is not None:
-        parts.append(f"--schema {settings.schema}")
-        parts += [f"--data {path}" for path in settings.data]
-    return " ".join(parts)
+def _again(arguments: Sequence[str]) -> str:
+    """Return the command that was given, without what only shapes its output."""
+    kept = [a for a in arguments if a not in ("--json", "--compare", "--continue", "--debug")]
+    return shlex.join(["flops", *kept])
 
 
 def _show_sites(outcome: Outcome, final: RoundRecord, metric: str) -> None:

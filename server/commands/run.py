@@ -30,7 +30,11 @@ Examples:
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes everything that is drawn.")
 @click.option("--strategy", default="fedavg", show_default=True, help="How to aggregate; see flops strategies.")
 @click.option(
-    "--strategy-option", "strategy_options", multiple=True, metavar="NAME=VALUE", help="Option of the strategy."
+    "--strategy-option",
+    "strategy_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of the strategy.",
 )
 @click.option(
     "--partition",
@@ -39,7 +43,10 @@ Examples:
     "else iid.",
 )
 @click.option(
-    "--data", multiple=True, type=click.Path(path_type=Path), help="CSV or Parquet file; once for each hospital."
+    "--data",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="CSV or Parquet file; once for each hospital.",
 )
 @click.option("--schema", type=click.Path(path_type=Path), help="TOML file that describes the data's columns.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
@@ -51,7 +58,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
 def run(
-    context: click.Context, task_name: str | None, own_task: str | None, as_json: bool, **options: Any
+    context: click.Context, /, task_name: str | None, own_task: str | None, as_json: bool, **options: Any
 ) -> None:
     """Run a federation on this machine and register its global model.
 
@@ -76,4 +83,4 @@ def run(
 
         click.echo(json.dumps(outcome.as_json()))
     else:
-        show_outcome(outcome)
+        show_outcome(outcome, context.obj["arguments"])

@@ -141,8 +141,7 @@ class CohortTrainer:
         load_state(self._model, state)
         self._model.train()
         stacked = {
-            name: p.detach().expand(len(requests), *p.shape).clone()
-            for name, p in self._model.named_parameters()
+            name: p.detach().expand(len(requests), *p.shape).clone() for name, p in self._model.named_parameters()
         }
         fixed = dict(self._model.named_buffers())
         total = self._steps(plan, stacked, fixed, settings)
@@ -173,16 +172,14 @@ class CohortTrainer:
 
         batched = vmap(site_loss)
         values = list(stacked.values())
-        momenta: list[Tensor | None] = [
-            torch.zeros_like(v) if settings.momentum else None for v in values
-        ]
+        momenta: list[Tensor | None] = [torch.zeros_like(v) if settings.momentum else None for v in values]
         start = [v.clone() for v in values] if settings.proximal_mu else []
         total = torch.zeros(len(plan.sites), dtype=torch.float64, device=self._device)
         for indices, weights, sizes in plan.steps(self._device):
             count, width = indices.shape
             rows = indices.reshape(-1)
-            x = self._x[rows].unflatten(0, (count, width))
-            y = self._y[rows].unflatten(0, (count, width))
+            x = self._x[rows].reshape(count, width, *self._x.shape[1:])
+            y = self._y[rows].reshape(count, width, *self._y.shape[1:])
             active = [v[:count].detach().requires_grad_() for v in values]
             losses = batched(dict(zip(stacked, active, strict=True)), x, y, weights)
             gradients = torch.autograd.grad(losses.sum(), active, allow_unused=True, materialize_grads=True)
@@ -209,8 +206,10 @@ class CohortTrainer:
 
 
 class _Plan:
-    """Which examples each step of a stack takes. Sites come longest first, so that those still training are
-    always the first ones; a short batch is padded with examples of weight 0.
+    """Which examples each step of a stack takes.
+
+    Sites come longest first, so that those still training are always the first ones; a short batch is padded
+    with examples of weight 0.
     """
 
     def __init__(self, requests: Sequence[TrainRequest], offsets: Sequence[int]) -> None:

@@ -58,9 +58,7 @@ def compare(
     """
     trainer = SequentialTrainer(task, device, on_epoch=progress)
     h = hyperparameters
-    settings = TrainSettings(
-        1, seed, h.rounds * h.local_epochs, h.batch_size, h.lr, h.momentum, h.weight_decay
-    )
+    settings = TrainSettings(1, seed, h.rounds * h.local_epochs, h.batch_size, h.lr, h.momentum, h.weight_decay)
     everyone = concatenate([site.holdout for site in sites if len(site.holdout)])
     local, own = {}, {}
     for site in sites:

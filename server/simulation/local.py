@@ -116,9 +116,7 @@ def node_context(node_id: int, node_config: Mapping[str, int | str]) -> Context:
     return Context(RUN_ID, node_id, dict(node_config), RecordDict(), {})
 
 
-def run_local(
-    server_app: ServerApp, client_app: ClientApp, clients: int, prepare: Prepare | None = None
-) -> None:
+def run_local(server_app: ServerApp, client_app: ClientApp, clients: int, prepare: Prepare | None = None) -> None:
     """Run a federation of this many clients in this process."""
     contexts = {
         node: node_context(node, {"partition-id": node - 1, "num-partitions": clients})

@@ -24,11 +24,11 @@ NAMED_SITES = 30
 """Up to this many hospitals are named under the bars."""
 
 
-def draw_learning_curve(
-    path: Path, task: str, history: Sequence[RoundRecord], comparison: Comparison | None
-) -> None:
-    """Draw loss and, where the task has it, accuracy over rounds: the global model on all hold-out data, a
-    band from the worst to the best hospital, and the comparison's levels where there is one.
+def draw_learning_curve(path: Path, task: str, history: Sequence[RoundRecord], comparison: Comparison | None) -> None:
+    """Draw loss and metrics over rounds.
+
+    The line is the global model on all hold-out data, the band goes from the worst to the best hospital, and
+    a comparison, where there is one, is drawn as levels.
     """
     names = ["loss", *history[-1].evaluation.metrics]
     figure = Figure(figsize=(5.2 * len(names), 4.2), layout="constrained", dpi=120)
@@ -67,7 +67,7 @@ def _curve(axes: Axes, name: str, history: Sequence[RoundRecord], comparison: Co
     axes.set_ylabel(f"{name} on hold-out data")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if name == "accuracy":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize="small")
 

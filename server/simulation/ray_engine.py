@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fl.tasks.base import Task
     from fl.training import Trainer
 
+
 def require_ray() -> None:
     """Check that Ray is installed.
 

@@ -163,7 +163,9 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
         run_engine(task, settings, federation, sites)
         comparison = None
         if settings.compare:
-            reporter.phase("comparing with hospitals alone and pooled data", passes(len(sites), settings.hyperparameters))
+            reporter.phase(
+                "comparing with hospitals alone and pooled data", passes(len(sites), settings.hyperparameters)
+            )
             first = type(start)(start.arrays, federation.state.frozen)
             comparison = compare(
                 task, sites, first, settings.hyperparameters, settings.seed, settings.device, reporter.step
@@ -206,7 +208,9 @@ def prepare_output(out: Path) -> None:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        raise SettingsError(f"output folder {out} cannot be written: {error.strerror}; choose another with --out") from error
+        raise SettingsError(
+            f"output folder {out} cannot be written: {error.strerror}; choose another with --out"
+        ) from error
 
 
 def make_federation(
@@ -276,7 +280,9 @@ def _start(task: Task, settings: RunSettings, registry: Registry) -> tuple[Model
             f"--continue: model '{settings.model_name}' has no version yet; run without --continue first"
         )
     stored_task, state = registry.load(parent)
-    if state.signature != fresh.signature or dict(stored_task.reference) != json.loads(json.dumps(dict(task.reference))):
+    if state.signature != fresh.signature or dict(stored_task.reference) != json.loads(
+        json.dumps(dict(task.reference))
+    ):
         raise SettingsError(
             f"--continue: version {parent.version} of '{settings.model_name}' was made for another task or schema "
             "and cannot go on with this one; choose another --model-name"

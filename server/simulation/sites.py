@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from fl.data.dataset import Dataset, Site, concatenate, split_site
 from fl.data.partition import deal
+from fl.data.schema import TableSchema
 from fl.data.table import read_sites
 from fl.errors import SettingsError
-from fl.data.schema import TableSchema
 
 if TYPE_CHECKING:
     from fl.tasks.base import Task
@@ -51,12 +51,11 @@ def _natural(task: Task, settings: RunSettings, natural: dict[str, Dataset]) -> 
             f"partition 'natural': task '{settings.task}' does not say which hospital an example is from; "
             "use iid, dirichlet:ALPHA or unequal:SIGMA"
         )
-    if len(natural) == 1 and isinstance(task.schema, TableSchema) and task.schema.site is None:
-        if settings.clients is None or settings.clients == 1:
-            raise SettingsError(
-                "one data file without a site column is one hospital: give --data once for each hospital, set "
-                "'site' in the schema, or deal the file out with --partition iid --clients N"
-            )
+    if len(settings.data) == 1 and isinstance(task.schema, TableSchema) and task.schema.site is None:
+        raise SettingsError(
+            "one data file without a site column is one hospital: give --data once for each hospital, "
+            "set 'site' in the schema, or deal the file out with --partition iid --clients N"
+        )
     if settings.clients is not None and settings.clients != len(natural):
         raise SettingsError(
             f"--clients {settings.clients}: the data has {len(natural)} hospitals "

@@ -1,0 +1,53 @@
+# `make run` and `make test` do all the set-up they need; `make help` lists the rest.
+PYTHON ?= python3
+VENV ?= .venv
+# Further words for pip, such as another index: make run PIP_FLAGS="--extra-index-url https://…"
+PIP_FLAGS ?=
+# Further words for pytest: make test PYTEST_FLAGS="-k partition"
+PYTEST_FLAGS ?=
+
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types layers check bench clean
+
+help: ## List what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
+
+run: $(VENV)/.run ## Set up, run a federation on real data, register its global model
+	$(BIN)/flops run digits
+
+test: $(VENV)/.dev ## Set up and run the tests
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+check: lint types layers ## All that is checked without running anything
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+layers: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## Measure speed against a hand-written loop and Flower on Ray
+	$(BIN)/python benchmarks/simulation.py
+
+clean: ## Remove the environment and caches; never a registry or results
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+
+# The environment: one folder, two depths. Versions come from constraints.txt, so it is the same every time.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "FLOps needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
+
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[server,client]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.run
