@@ -127,11 +127,14 @@ def _read_csv(path: Path) -> dict[str, Cells]:
     import pyarrow as pa
     import pyarrow.csv
 
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as lines:
-            header = next(csv.reader(lines), [])
-    except UnicodeDecodeError as error:
-        raise DataError("not UTF-8 text; save it as UTF-8", file=path, row=1) from error
+    with path.open("rb") as raw:
+        for row, line in enumerate(raw, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise DataError("not UTF-8 text; save the file as UTF-8", file=path, row=row) from error
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        header = next(csv.reader(lines), [])
     if not any(name.strip() for name in header):
         raise DataError("the file has no header", file=path, row=1)
     _unique(path, header)
@@ -155,10 +158,6 @@ def _csv_error(path: Path, text: str) -> DataError:
     if found:
         row, expected, got = (int(number) for number in found.groups())
         return DataError(f"{got} values where the header has {expected}", file=path, row=row)
-    if "UTF8" in text:
-        column = re.search(r"column #(\d+)", text)
-        place = f" in column {int(column.group(1)) + 1}" if column else ""
-        return DataError(f"not UTF-8 text{place}; save it as UTF-8", file=path)
     return DataError(f"not a CSV table: {text.split(': ', 1)[-1].splitlines()[0]}", file=path)
 
 

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl.data.dataset import Dataset, split_site
+from fl.data.partition import deal, parse_partition
+from fl.errors import SettingsError
+
+LABELS = np.random.default_rng(1).integers(0, 10, 500)
+
+
+@given(
+    how=st.sampled_from(["iid", "dirichlet:0.001", "dirichlet:0.3", "dirichlet:100", "unequal", "unequal:3"]),
+    clients=st.integers(1, 60),
+    examples=st.integers(60, 300),
+    seed=st.integers(0, 1000),
+)
+@settings(deadline=None, max_examples=60)
+def test_every_example_has_one_owner_and_nobody_is_empty(how, clients, examples, seed):
+    parts = deal(parse_partition(how), LABELS[:examples], clients, seed)
+
+    assert len(parts) == clients
+    assert all(len(part) for part in parts)
+    np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(examples))
+
+
+def test_the_seed_fixes_the_deal():
+    how = parse_partition("dirichlet:0.3")
+
+    first, again, other = (deal(how, LABELS, 7, seed) for seed in (3, 3, 4))
+
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+def test_a_small_alpha_skews_labels_and_a_large_one_does_not():
+    def largest_share(alpha):
+        parts = deal(parse_partition(f"dirichlet:{alpha}"), LABELS, 5, 0)
+        return np.mean([np.bincount(LABELS[part], minlength=10).max() / len(part) for part in parts])
+
+    assert largest_share(0.1) > 2 * largest_share(100)
+
+
+def test_iid_sizes_differ_by_one_and_unequal_ones_by_much():
+    even = [len(part) for part in deal(parse_partition("iid"), LABELS, 7, 0)]
+    uneven = [len(part) for part in deal(parse_partition("unequal:1"), LABELS, 7, 0)]
+
+    assert max(even) - min(even) <= 1
+    assert max(uneven) > 3 * min(uneven)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dirichlet:0", "alpha must be a number above 0"),
+        ("dirichlet:-1", "alpha must be a number above 0"),
+        ("dirichlet:x", "alpha must be a number above 0"),
+        ("unequal:nan", "sigma must be a number above 0"),
+        ("iid:3", "partition 'iid' takes no number"),
+        ("dirichelt:1", "did you mean 'dirichlet'?"),
+    ],
+)
+def test_a_wrong_partition_says_what_is_right(text, said):
+    with pytest.raises(SettingsError) as caught:
+        parse_partition(text)
+
+    assert said in str(caught.value)
+
+
+def test_more_clients_than_examples_are_refused():
+    with pytest.raises(SettingsError, match="501 clients cannot share 500 examples"):
+        deal(parse_partition("iid"), LABELS, 501, 0)
+
+
+@pytest.mark.parametrize(("examples", "held"), [(1, 0), (2, 1), (3, 1), (10, 2), (18, 4)])
+def test_a_site_trains_on_one_example_at_least_and_holds_out_a_fifth(examples, held):
+    data = Dataset(np.arange(examples, dtype=float)[:, None], np.zeros(examples, dtype=np.int64))
+
+    site = split_site("north", data, seed=0)
+    again = split_site("north", data, seed=0)
+
+    assert len(site.holdout) == held
+    assert sorted([*site.train.x[:, 0], *site.holdout.x[:, 0]]) == list(range(examples))
+    np.testing.assert_array_equal(site.train.x, again.train.x)
