@@ -23,7 +23,7 @@ class LazyArray(Array):
     """An `Array` that is serialised on demand, in Flower's own format."""
 
     def __init__(self, value: NDArray[Any]) -> None:
-        value = value.view()
+        value = np.asarray(value).view()
         value.flags.writeable = False
         self.__dict__.update(
             dtype=str(value.dtype), shape=tuple(value.shape), stype="numpy.ndarray", _value=value, _bytes=None

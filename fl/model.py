@@ -96,6 +96,6 @@ def conform(arrays: Arrays, like: Arrays) -> dict[str, NDArray[Any]]:
     for name, model_array in like.items():
         array = np.asarray(arrays[name])
         if array.dtype != model_array.dtype and np.issubdtype(model_array.dtype, np.integer):
-            array = np.rint(array)
+            array = np.asarray(np.rint(array))
         result[name] = array.astype(model_array.dtype, copy=False).reshape(model_array.shape)
     return result

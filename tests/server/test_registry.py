@@ -1,0 +1,184 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+
+from fl.errors import FlopsError, RegistryUnreachable
+from fl.model import initial_state
+from fl.tasks import find_task
+from server.registry import Registry, public_uri
+
+DIGITS = find_task("digits")
+
+
+@pytest.fixture
+def registry(here):
+    return Registry()
+
+
+def register(registry, seed=0, **tags):
+    state = initial_state(DIGITS, seed)
+    with registry.run("test", {"lr": 0.1}) as log:
+        log.metrics(1, {"accuracy": 0.5, "hospital/Gießen: süd/loss": 1.0})
+        return registry.register(log, "flops-digits", DIGITS, state, tags), state
+
+
+def test_versions_count_up_and_come_back_bit_for_bit(registry):
+    first, _ = register(registry, 1)
+    second, state = register(registry, 2, parent="1")
+
+    latest = registry.latest("flops-digits")
+    task, loaded = registry.load(latest)
+
+    assert (first.version, second.version, latest) == (1, 2, second)
+    assert task is DIGITS
+    assert loaded.digest() == state.digest()
+
+
+def test_an_unknown_model_has_no_version(registry):
+    assert registry.latest("flops-nothing") is None
+
+
+def test_a_run_keeps_settings_numbers_and_tags(registry, here):
+    version, _ = register(registry, 1, parent="7")
+    client = mlflow.MlflowClient(registry.uri)
+
+    run = client.get_run(version.run_id)
+
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"lr": "0.1"}
+    assert run.data.metrics["accuracy"] == 0.5
+    assert "hospital/Gie_en_ s_d/loss" in run.data.metrics
+    assert client.get_model_version("flops-digits", "1").tags["parent"] == "7"
+    assert (here / "flops-registry" / "mlflow.db").exists()
+
+
+def test_a_failed_run_is_marked_and_registers_nothing(registry):
+    with pytest.raises(FlopsError, match="diverged"), registry.run("test", {}) as log:
+        log.metrics(1, {"loss": 1.0})
+        raise FlopsError("diverged")
+
+    run = mlflow.MlflowClient(registry.uri).get_run(log.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {"loss": 1.0}
+    assert registry.latest("flops-digits") is None
+
+
+def test_an_interruption_before_the_last_call_leaves_no_version(registry, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry._client, "create_registered_model", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        register(registry)
+
+    assert registry.latest("flops-digits") is None
+
+
+def test_the_version_predicts_in_a_process_without_our_training_code(registry):
+    version, state = register(registry, 3)
+    script = f"""
+        import sys
+        import mlflow, numpy as np
+        mlflow.set_tracking_uri({registry.uri!r})
+        model = mlflow.pyfunc.load_model("models:/flops-digits/{version.version}")
+        frame = model.predict(np.zeros((2, 1, 8, 8), dtype=np.float32))
+        ours = {{name.split(".")[0] + "." + name.partition(".")[2].split(".")[0] for name in sys.modules
+                if name.split(".")[0] in ("fl", "server", "client")}}
+        assert not any(name.startswith(("server", "client")) for name in ours), ours
+        assert "fl.training.sequential" not in sys.modules
+        assert "flwr" not in sys.modules
+        print(list(frame.columns)[0], len(frame))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split() == ["label", "2"]
+
+
+def test_the_stored_model_holds_no_pickle(registry, here):
+    register(registry)
+
+    stored = [path for path in (here / "flops-registry" / "artifacts").rglob("*") if path.is_file()]
+
+    assert {"weights.safetensors", "MLmodel", "model.json"} <= {path.name for path in stored}
+    assert not [path for path in stored if path.suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin")]
+
+
+def test_an_unreachable_server_is_known_in_seconds(here, monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://someone:secret@127.0.0.1:{taken.getsockname()[1]}"
+    started = time.monotonic()
+
+    with pytest.raises(RegistryUnreachable) as caught:
+        Registry(uri)
+
+    assert time.monotonic() - started < 30
+    assert "does not answer" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_no_uri_is_refused(here):
+    with pytest.raises(RegistryUnreachable, match="'ftp' is no kind of tracking URI"):
+        Registry("ftp://example.org")
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("https://me:pw@mlflow.example.org/x", "https://mlflow.example.org/x"),
+    ],
+)
+def test_a_uri_is_shown_without_its_password(uri, shown):
+    assert public_uri(uri) == shown
+
+
+@pytest.mark.slow
+def test_a_real_tracking_server_serves_as_registry(here):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [
+            *(str(Path(sys.executable).parent / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port)),
+            *("--backend-store-uri", f"sqlite:///{here}/m.db", "--artifacts-destination", f"{here}/artifacts"),
+            *("--workers", "1"),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        registry = _wait_for(f"http://127.0.0.1:{port}")
+        version, state = register(registry, 5)
+        _, loaded = registry.load(registry.latest("flops-digits"))
+
+        assert version.version == 1
+        assert loaded.digest() == state.digest()
+        np.testing.assert_array_equal(loaded.arrays["0.bias"], state.arrays["0.bias"])
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def _wait_for(uri):
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return Registry(uri)
+        except RegistryUnreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
