@@ -10,18 +10,20 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-from typing import Any
 
 import click
 
 from fl import __version__
-from fl.errors import FlopsError
+from fl.errors import FlopsError, unknown
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
 
 _GROUPS = {"flops.commands": (), "flops.research": ("server", "client")}
 """Entry-point groups, with the packages that a group needs besides the one that holds the command."""
+
+
+_META = "flops.entry_points"
 
 
 def installed(package: str) -> bool:
@@ -41,21 +43,11 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
 class _Parts(click.Group):
     """A group whose commands are the entry points of the installed parts."""
 
-    def __init__(self, **attributes: Any) -> None:
-        super().__init__(**attributes)
-        self._found: dict[str, importlib.metadata.EntryPoint] | None = None
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._found(ctx))
 
-    @property
-    def found(self) -> dict[str, importlib.metadata.EntryPoint]:
-        if self._found is None:
-            self._found = _entry_points()
-        return self._found
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
-        return sorted(self.found)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        entry = self.found.get(cmd_name)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self._found(ctx).get(cmd_name)
         if entry is None:
             return None
         command: click.Command = entry.load()
@@ -64,11 +56,16 @@ class _Parts(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and not args[0].startswith("-") and args[0] not in self.found:
-            from fl.errors import unknown
-
+        if args and not args[0].startswith("-") and args[0] not in self._found(ctx):
             raise unknown("command", args[0], self.list_commands(ctx))
         return super().resolve_command(ctx, args)
+
+    @staticmethod
+    def _found(ctx: click.Context) -> dict[str, importlib.metadata.EntryPoint]:
+        if _META not in ctx.meta:
+            ctx.meta[_META] = _entry_points()
+        found: dict[str, importlib.metadata.EntryPoint] = ctx.meta[_META]
+        return found
 
 
 @click.group(

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from fl.tasks.base import Hyperparameters, Task
 
 
+_POLL_SECONDS = 0.05
+
+
 @dataclass(frozen=True)
 class RoundRecord:
     """What one round gave.
@@ -76,7 +79,8 @@ class Plan:
         fraction: the part of the hospitals that trains in a round, above 0 to 1; at least one does.
         seed: fixes who is chosen and how they shuffle.
         settle_statistics: ask for column sums and derive the model's statistics; for the very first weights.
-        timeout: seconds to wait for a round's answers.
+        hospitals: how many must be there before the first round.
+        timeout: seconds to wait for hospitals, and for a round's answers.
     """
 
     task: Task
@@ -85,6 +89,7 @@ class Plan:
     fraction: float = 1.0
     seed: int = 0
     settle_statistics: bool = False
+    hospitals: int = 1
     timeout: float = 3600.0
 
 
@@ -148,7 +153,7 @@ class Federation:
     def _describe(self, grid: Grid) -> list[SiteDescription]:
         config = ConfigRecord({"statistics": self.plan.settle_statistics})
         content = RecordDict({messages.CONFIG: config})
-        nodes = sorted(grid.get_node_ids())
+        nodes = self._wait_for_nodes(grid)
         replies = self._exchange(
             grid,
             [Message(content, dst_node_id=node, message_type=messages.DESCRIBE) for node in nodes],
@@ -166,6 +171,16 @@ class Federation:
             frozen = conform(normalisation(sums, schema), self.state.frozen) if self.state.frozen else {}
             self.state = ModelState(self.state.arrays, frozen)
         return descriptions
+
+    def _wait_for_nodes(self, grid: Grid) -> list[int]:
+        deadline = time.monotonic() + self.plan.timeout
+        while len(nodes := sorted(grid.get_node_ids())) < self.plan.hospitals:
+            if time.monotonic() > deadline:
+                raise FlopsError(
+                    f"{len(nodes)} of {self.plan.hospitals} hospitals came within {self.plan.timeout:g} s"
+                )
+            time.sleep(_POLL_SECONDS)
+        return nodes
 
     def _choose(self, number: int) -> list[int]:
         nodes = list(self._names)

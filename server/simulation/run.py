@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from fl.model import ModelState
     from fl.tasks.base import Task
     from server.registry import ModelVersion, Registry, RunLog
-    from server.rounds import RoundRecord
+    from server.rounds import Observer, RoundRecord
     from server.simulation.compare import Comparison
     from server.simulation.settings import RunSettings
 
@@ -159,7 +159,7 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
     with registry.run(name, {**settings.as_parameters(), "clients": len(sites)}) as log:
         watch = _Watch(reporter, settings.hyperparameters.rounds, log)
         reporter.phase("training", settings.hyperparameters.rounds)
-        federation = make_federation(task, settings, start, watch, parent)
+        federation = make_federation(task, settings, len(sites), start, watch, parent)
         run_engine(task, settings, federation, sites)
         comparison = None
         if settings.compare:
@@ -214,7 +214,12 @@ def prepare_output(out: Path) -> None:
 
 
 def make_federation(
-    task: Task, settings: RunSettings, start: ModelState, observer: Any, parent: ModelVersion | None = None
+    task: Task,
+    settings: RunSettings,
+    hospitals: int,
+    start: ModelState,
+    observer: Observer,
+    parent: ModelVersion | None = None,
 ) -> Federation:
     """Make the federation that these settings describe."""
     seed = settings.seed
@@ -228,6 +233,7 @@ def make_federation(
         settings.fraction,
         seed,
         settle_statistics=parent is None,
+        hospitals=hospitals,
     )
     spec = settings.strategy_spec
     strategy = make_strategy(spec, settings.strategy_options, settings.hyperparameters)
@@ -280,9 +286,8 @@ def _start(task: Task, settings: RunSettings, registry: Registry) -> tuple[Model
             f"--continue: model '{settings.model_name}' has no version yet; run without --continue first"
         )
     stored_task, state = registry.load(parent)
-    if state.signature != fresh.signature or dict(stored_task.reference) != json.loads(
-        json.dumps(dict(task.reference))
-    ):
+    same_task = json.dumps(stored_task.reference) == json.dumps(task.reference)
+    if state.signature != fresh.signature or not same_task:
         raise SettingsError(
             f"--continue: version {parent.version} of '{settings.model_name}' was made for another task or schema "
             "and cannot go on with this one; choose another --model-name"

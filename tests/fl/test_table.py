@@ -59,7 +59,7 @@ def test_a_byte_order_mark_and_quoted_newlines_do_no_harm(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("age,crp,wrad,sex,sepsis\n1,1,icu,f,no\n", "row 1, column 'ward': the column is missing (did you mean 'wrad'?)"),
+        ("age,crp,wrad,sex,sepsis\n1,1,icu,f,no\n", "column 'ward': the column is missing (did you mean 'wrad'?)"),
         (HEADER + "61,3,icu,f,yes\nold,3,icu,f,no\n", "row 3, column 'age': 'old' is not a number"),
         (HEADER + "61,3,icu,f,yes\n130,3,icu,f,no\n", "row 3, column 'age': 130 is out of range (0 to 120)"),
         (HEADER + "61,inf,icu,f,yes\n", "row 2, column 'crp': 'inf' is not a number"),

@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def digit_sites(sizes):
     starts = np.cumsum([0, *sizes])
     return [
         Site(f"site-{i}", whole.take(np.arange(a, b)), whole.take(np.arange(1000 + a, 1005 + a)))
-        for i, (a, b) in enumerate(zip(starts, starts[1:], strict=False))
+        for i, (a, b) in enumerate(pairwise(starts))
     ]
 
 

@@ -62,11 +62,18 @@ def test_a_run_keeps_settings_numbers_and_tags(registry, here):
 
 
 def test_a_failed_run_is_marked_and_registers_nothing(registry):
-    with pytest.raises(FlopsError, match="diverged"), registry.run("test", {}) as log:
-        log.metrics(1, {"loss": 1.0})
-        raise FlopsError("diverged")
+    runs = []
 
-    run = mlflow.MlflowClient(registry.uri).get_run(log.run_id)
+    def diverge():
+        with registry.run("test", {}) as log:
+            runs.append(log.run_id)
+            log.metrics(1, {"loss": 1.0})
+            raise FlopsError("diverged")
+
+    with pytest.raises(FlopsError, match="diverged"):
+        diverge()
+
+    run = mlflow.MlflowClient(registry.uri).get_run(runs[0])
     assert run.info.status == "FAILED"
     assert run.data.metrics == {"loss": 1.0}
     assert registry.latest("flops-digits") is None
@@ -84,7 +91,7 @@ def test_an_interruption_before_the_last_call_leaves_no_version(registry, monkey
 
 
 def test_the_version_predicts_in_a_process_without_our_training_code(registry):
-    version, state = register(registry, 3)
+    version, _ = register(registry, 3)
     script = f"""
         import sys
         import mlflow, numpy as np

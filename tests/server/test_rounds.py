@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 
 from client.app import create_client_app
 from fl import messages
-from fl.data.dataset import Dataset, Site
+from fl.data.dataset import Site
 from fl.errors import ClientFailure, DivergenceError, FlopsError
 from fl.messages import SiteDescription
 from fl.model import ModelState, initial_state

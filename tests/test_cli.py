@@ -1,0 +1,138 @@
+"""The command as a whole: what it knows, how fast it answers, that it is documented."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fl import cli
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = ("run", "strategies", "tasks")
+
+
+def test_the_commands_are_those_of_the_installed_parts(flops):
+    ended = flops("--help")
+
+    assert ended.code == 0
+    for name in COMMANDS:
+        assert f"  {name} " in ended.out
+
+
+def test_research_needs_server_and_client(flops, monkeypatch):
+    monkeypatch.setattr(cli, "installed", lambda package: package != "client")
+
+    ended = flops("--help")
+
+    assert "tasks" in ended.out
+    assert "strategies" not in ended.out
+    assert flops("run", "digits").code == 2
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_json(flops, name):
+    ended = flops(name, "--help")
+
+    assert ended.code == 0
+    assert f"flops {name}" in ended.out.rsplit("Example", 1)[1]
+    assert "--json" in ended.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_in_the_documentation(name):
+    text = (ROOT / "README.md").read_text() + (ROOT / "docs" / "run.md").read_text()
+
+    assert f"flops {name}" in text
+
+
+def test_every_option_of_run_is_documented(flops):
+    from server.commands.run import run
+
+    text = (ROOT / "docs" / "run.md").read_text()
+
+    for parameter in run.params:
+        for option in parameter.opts:
+            if option.startswith("--"):
+                assert f"`{option}" in text, option
+
+
+def test_an_unknown_command_suggests_the_nearest(flops):
+    ended = flops("strategeis")
+
+    assert ended.code == 2
+    assert "unknown command 'strategeis' (did you mean 'strategies'?)" in ended.line
+
+
+def test_no_arguments_show_the_help(flops):
+    ended = flops()
+
+    assert ended.code == 0
+    assert "Usage: flops" in ended.out
+
+
+def test_version(flops):
+    assert importlib.metadata.version("flops") in flops("--version").out
+
+
+def test_a_bug_is_one_line_that_says_so(flops, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("server.simulation.settings.settle", broken)
+    ended = flops("run", "digits")
+
+    assert ended.code == 1
+    assert ended.line == "ZeroDivisionError: oh (a bug; --debug shows where)"
+
+
+def test_help_imports_nothing_heavy():
+    script = "import sys; from fl.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    loaded = {name.strip("'[] ").split(".")[0] for name in ended.stderr.split(",")}
+    assert not loaded & {"torch", "mlflow", "flwr", "numpy", "pandas", "sklearn", "matplotlib", "rich", "ray"}
+
+
+def test_lists_are_json_for_machines(flops):
+    tasks = flops("tasks", "--json").json["tasks"]
+    strategies = flops("strategies", "--json").json["strategies"]
+
+    assert [task["name"] for task in tasks] == ["digits", "breast-cancer", "tabular"]
+    assert len(strategies) == 12
+    assert all(strategy["paper"] for strategy in strategies)
+    assert strategies[3]["options"]["eta"]["default"] == 0.01
+
+
+def test_lists_for_people_name_everything(flops):
+    text = flops("strategies").out
+
+    for words in ("fedadam", "tau=0.001", "arXiv:1703.02757"):
+        assert words in text
+    assert "breast-cancer" in flops("tasks").out
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m fl.cli strategies --json | head -c 1"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True, env={**os.environ})
+
+    assert "Traceback" not in ended.stderr
+
+
+def test_nothing_is_sent_anywhere_by_the_libraries():
+    script = (
+        "import fl, os, json;"
+        "print(json.dumps({k: v for k, v in os.environ.items() if k[:4] in ('FLWR', 'MLFL', 'RAY_')}))"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLWR", "MLFLOW", "RAY"))}
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=clean)
+
+    assert json.loads(ended.stdout) == {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
