@@ -1,1 +1,4 @@
-"""The release pipeline: images, manifests and the config repository. In neither image."""
+"""The release pipeline's room: images, manifests, the config repository. Part of neither image.
+
+It stands on `fl` alone and never imports server or client; docs/architecture.md says what lives where.
+"""

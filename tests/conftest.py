@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,24 @@ from fl.cli import main
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+REQUIRE = os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0")
+"""Set where everything must be tested: a part that is missing is a failure there, not a reason to skip."""
+
+PARTS = {"ray": lambda: importlib.util.find_spec("ray") is not None}
+"""Markers of tests that need a part of the system, and how to tell that it is there."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip tests whose part is missing, with the reason, unless everything is required."""
+    if REQUIRE:
+        return
+    missing = [part for part, present in PARTS.items() if not present()]
+    for item in items:
+        for part in missing:
+            if item.get_closest_marker(part):
+                item.add_marker(pytest.mark.skip(reason=f"{part} is not installed; FLOPS_TEST_REQUIRE=1 insists"))
 
 
 @dataclass(frozen=True)

@@ -323,7 +323,6 @@ def test_ctrl_c_in_the_middle_leaves_no_version(here):
 
 @pytest.mark.ray
 def test_the_ray_engine_trains_the_same_apps(flops, here):
-    pytest.importorskip("ray")
     options = ("--clients", 4, "--rounds", 3, "--json")
 
     local, on_ray = (flops("run", "breast-cancer", *options, "--engine", engine).json for engine in ("local", "ray"))
@@ -334,8 +333,6 @@ def test_the_ray_engine_trains_the_same_apps(flops, here):
 
 @pytest.mark.ray
 def test_an_error_in_a_ray_worker_reaches_the_user(flops, here):
-    pytest.importorskip("ray")
-
     ended = flops(*QUICK, "--engine", "ray", "--lr", "1e30")
 
     assert ended.code == 2
