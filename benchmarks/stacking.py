@@ -1,7 +1,7 @@
 """When does stacking many models beat training them one by one?
 
-One training step (forward, backward) of K models: one after another, and stacked with `torch.func.vmap`. The ratio says
-which bound `server.simulation.cohort.STACKED_PARAMETERS` should have.
+One training step (forward, backward) of K models: one after another, and stacked with `torch.func.vmap`. The ratio
+says which bound `server.simulation.cohort.STACKED_PARAMETERS` should have.
 
     python benchmarks/stacking.py
 """
@@ -96,9 +96,8 @@ def main() -> None:
             model = make()
             parameters = sum(p.numel() for p in model.parameters())
             alone, together = compare(model, shape, batch, count)
-            print(
-                f"{name:<28} {parameters:>10,} {count:>4} {alone:>8.1f} ms {together:>6.1f} ms {together / alone:>6.2f}"
-            )
+            times = f"{alone:>8.1f} ms {together:>6.1f} ms {together / alone:>6.2f}"
+            print(f"{name:<28} {parameters:>10,} {count:>4} {times}")
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ class _Parts(click.Group):
 
 @click.group(
     cls=_Parts,
-    epilog="Example: flops run digits --clients 10 --rounds 20",
+    epilog="Example: flops tasks. The --help of each command has examples of its own.",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks and the libraries' logs.")
