@@ -9,7 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import signal
 import sys
+import threading
+from typing import Any
 
 import click
 
@@ -18,6 +21,14 @@ from fl.errors import FlopsError, unknown
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
+
+TERMINATED = 143
+"""The exit code after SIGTERM: 128 + SIGTERM."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, handled like Ctrl-C: what is under way is cleaned up before the process ends."""
+
 
 _GROUPS = {"flops.commands": (), "flops.research": ("server", "client")}
 """Entry-point groups, with the packages that a group needs besides the one that holds the command."""
@@ -93,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in ours or os.environ.get("FLOPS_DEBUG", "") not in ("", "0")
     if "--debug" in ours:
         arguments.remove("--debug")
+    before = _on_terminate(_raise_terminated)
     try:
         result = flops.main(
             arguments,
@@ -108,13 +120,28 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(" ".join(error.format_message().split()), error.exit_code, debug)
     except FlopsError as error:
         return _failed(str(error), error.exit_code, debug)
-    except (click.Abort, KeyboardInterrupt):
-        return _failed("interrupted; nothing was registered", INTERRUPTED, debug=False)
+    except (click.Abort, KeyboardInterrupt) as error:  # click turns the second into the first.
+        cause = error.__cause__ or error
+        word, code = ("terminated", TERMINATED) if isinstance(cause, Terminated) else ("interrupted", INTERRUPTED)
+        return _failed("; ".join([word, *getattr(cause, "__notes__", [])]), code, debug=False)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
         return _failed(f"{type(error).__name__}: {error} (a bug; --debug shows where)", 1, debug)
+    finally:
+        _on_terminate(before)
+
+
+def _raise_terminated(*_: object) -> None:
+    raise Terminated
+
+
+def _on_terminate(handler: Any) -> Any:
+    """Set what SIGTERM does and return what it did; only a process's main thread can."""
+    if threading.current_thread() is not threading.main_thread():
+        return None
+    return signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

@@ -141,6 +141,17 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
         DivergenceError: training left the finite numbers; nothing is registered.
         FlopsError: anything else that is expected to go wrong at times.
     """
+    done: list[ModelVersion] = []
+    try:
+        return _simulate(task, settings, reporter, done)
+    except KeyboardInterrupt as error:
+        # The command line shows this to whoever interrupted.
+        made = [f"{model.name} version {model.version} was registered" for model in done]
+        error.add_note(", ".join(made) or "nothing was registered")
+        raise
+
+
+def _simulate(task: Task, settings: RunSettings, reporter: Reporter, done: list[ModelVersion]) -> Outcome:
     started = time.perf_counter()
     if settings.engine == "ray":
         from server.simulation.ray_engine import require_ray
@@ -179,6 +190,7 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
         model = registry.register(
             log, settings.model_name, task, federation.state, _tags(settings, sites, federation.state, parent)
         )
+        done.append(model)
         outcome = Outcome(
             task,
             settings,

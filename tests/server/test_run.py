@@ -295,7 +295,10 @@ def test_debug_shows_the_traceback_wherever_it_stands(flops, here):
     assert "Traceback" in flops("--debug", "run", "digitz").err
 
 
-def test_ctrl_c_in_the_middle_leaves_no_version(here):
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")], ids=str
+)
+def test_an_end_in_the_middle_leaves_no_version(here, sent, code, said):
     process = subprocess.Popen(
         [sys.executable, "-m", "fl.cli", "run", "digits", "--rounds", "500"],
         stdout=subprocess.PIPE,
@@ -309,11 +312,11 @@ def test_ctrl_c_in_the_middle_leaves_no_version(here):
         if line.startswith("training"):
             break
     time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, err = process.communicate(timeout=60)
 
-    assert process.returncode == 130
-    assert err.splitlines()[-1] == "flops: interrupted; nothing was registered"
+    assert process.returncode == code
+    assert err.splitlines()[-1] == f"flops: {said}; nothing was registered"
     assert "Traceback" not in err
     assert versions(here, "flops-digits") == 0
     with sqlite3.connect(here / "flops-registry" / "mlflow.db") as connection:
