@@ -56,10 +56,10 @@ def load_bundle(folder: Path) -> tuple[Task, ModelState]:
     if description.get("format") != FORMAT:
         raise FlopsError(f"{folder}: format {description.get('format')} is unknown; upgrade FLOps")
     task = from_reference(description["reference"])
-    names = [name for name, _ in task.model().state_dict().items()]
-    if set(names) != set(stored):
+    model = task.model()
+    if set(model.state_dict()) != set(stored):
         raise FlopsError(f"{folder}: the weights are not those of task '{task.name}'")
-    state = split_state({name: stored[name] for name in names})
+    state = split_state(model, stored)
     if state.signature != description["signature"]:
         raise FlopsError(f"{folder}: the weights do not have the signature that the model was stored with")
     return task, state

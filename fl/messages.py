@@ -8,7 +8,8 @@ message             content
 ``evaluate``        weights and statistics; answered by loss and metrics on the hold-out data
 ==================  ===========================================================================
 
-Requests carry ``arrays``, ``frozen`` and ``config``; replies ``arrays`` (or ``sums``), ``metrics`` and ``site``.
+Requests carry ``arrays`` (parameters), ``buffers``, ``frozen`` (statistics) and ``config``; replies ``arrays`` and
+``buffers``, or ``sums``, with ``metrics`` and ``site``. Buffers are left out where the model has none.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ DESCRIBE = "query.describe"
 TRAIN = "train"
 EVALUATE = "evaluate"
 
-ARRAYS, FROZEN, CONFIG, METRICS, SITE, SUMS = "arrays", "frozen", "config", "metrics", "site", "sums"
+ARRAYS, BUFFERS, FROZEN, SUMS = "arrays", "buffers", "frozen", "sums"
+CONFIG, METRICS, SITE = "config", "metrics", "site"
 EXAMPLES = "num-examples"
 LOSS = "loss"
 INITIAL_LOSS = "initial-loss"
@@ -68,11 +70,15 @@ def read_train_config(record: Mapping[str, Any]) -> TrainSettings:
 
 def read_state(message: Message) -> ModelState:
     """Read the weights and statistics of a request."""
-    arrays = message.content[ARRAYS]
-    frozen = message.content.get(FROZEN, ArrayRecord())
-    if not isinstance(arrays, ArrayRecord) or not isinstance(frozen, ArrayRecord):
-        raise TypeError("the message's arrays are not an ArrayRecord")
-    return ModelState(from_record(arrays), from_record(frozen))
+    records = message.content.array_records
+    parts = (from_record(records[name]) if name in records else {} for name in (ARRAYS, FROZEN, BUFFERS))
+    return ModelState(*parts)
+
+
+def state_records(state: ModelState) -> dict[str, ArrayRecord]:
+    """Wrap a model for a request or a reply; parts without arrays are left out, the parameters never."""
+    parts = {ARRAYS: state.arrays, BUFFERS: state.buffers, FROZEN: state.frozen}
+    return {name: to_record(arrays) for name, arrays in parts.items() if arrays or name == ARRAYS}
 
 
 def read_config(message: Message) -> ConfigRecord:
@@ -93,8 +99,8 @@ def train_reply(message: Message, site: str, result: TrainResult) -> Message:
     metrics = MetricRecord({EXAMPLES: result.examples, LOSS: result.loss})
     if result.initial_loss is not None:
         metrics[INITIAL_LOSS] = result.initial_loss
-    records: dict[str, ArrayRecord | MetricRecord] = {ARRAYS: to_record(result.state.arrays)}
-    return _reply(message, site, **records, **{METRICS: metrics})
+    weights = state_records(ModelState(result.state.arrays, {}, result.state.buffers))
+    return _reply(message, site, **weights, **{METRICS: metrics})
 
 
 def evaluate_reply(message: Message, site: str, evaluation: Evaluation) -> Message:

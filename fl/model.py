@@ -1,10 +1,10 @@
-"""A model's state as arrays: names, shapes, the part that is averaged and the part that travels unchanged."""
+"""A model's state as arrays: what is trained, what is only averaged, and what travels unchanged."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,26 +28,29 @@ class ModelState:
     """All arrays of a model.
 
     Attributes:
-        arrays: trained and averaged, in the order of the model's ``state_dict``.
+        arrays: the parameters, in the order of the model's ``state_dict``: trained, and given to the strategy.
         frozen: federated statistics: the same in every round of the model's life.
+        buffers: what the model keeps beside its parameters, such as batch normalisation's means: averaged by
+            examples, whatever the strategy, because they are no directions to step along.
     """
 
     arrays: Arrays
     frozen: Arrays
+    buffers: Arrays = field(default_factory=dict)
 
     @property
     def signature(self) -> str:
         """The SHA-256 of names, shapes and dtypes in order: two models with it can be averaged."""
         rows = [
             [name, list(array.shape), str(array.dtype)]
-            for part in (self.arrays, self.frozen)
+            for part in (self.arrays, self.buffers, self.frozen)
             for name, array in part.items()
         ]
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def merged(self) -> dict[str, NDArray[Any]]:
         """Return all arrays under their names."""
-        return {**self.arrays, **self.frozen}
+        return {**self.arrays, **self.buffers, **self.frozen}
 
     def shares_arrays_with(self, other: ModelState) -> bool:
         """Tell whether both hold the very same array objects, and so the same weights."""
@@ -57,17 +60,26 @@ class ModelState:
     def digest(self) -> str:
         """Return the SHA-256 of all values: the same for the same model, bit for bit."""
         total = hashlib.sha256(self.signature.encode())
-        for array in (*self.arrays.values(), *self.frozen.values()):
+        for array in self.merged().values():
             total.update(np.ascontiguousarray(array).tobytes())
         return total.hexdigest()
 
 
-def split_state(arrays: Arrays) -> ModelState:
-    """Sort a model's arrays into averaged and frozen ones."""
+def split_state(model: nn.Module, arrays: Arrays) -> ModelState:
+    """Sort a model's arrays into parameters, frozen statistics and other buffers, in the model's order."""
+    # Tied weights have several names; all of them are parameters.
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    names = list(model.state_dict())
     return ModelState(
-        {name: array for name, array in arrays.items() if not name.startswith(FROZEN)},
-        {name: array for name, array in arrays.items() if name.startswith(FROZEN)},
+        {name: arrays[name] for name in names if name in parameters},
+        {name: arrays[name] for name in names if name.startswith(FROZEN)},
+        {name: arrays[name] for name in names if name not in parameters and not name.startswith(FROZEN)},
     )
+
+
+def read_state(model: nn.Module) -> ModelState:
+    """Copy a model's arrays out of it."""
+    return split_state(model, {k: v.detach().cpu().numpy().copy() for k, v in model.state_dict().items()})
 
 
 def initial_state(task: Task, seed: int) -> ModelState:
@@ -77,7 +89,7 @@ def initial_state(task: Task, seed: int) -> ModelState:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = task.model()
-    return split_state({name: value.detach().numpy().copy() for name, value in model.state_dict().items()})
+    return read_state(model)
 
 
 def load_state(model: nn.Module, state: ModelState) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from flwr.proto.node_pb2 import NodeInfo
     from flwr.serverapp.strategy import FedAvg
     from flwr.supercore.run import Run
+    from numpy.typing import NDArray
 
     from fl.messages import SiteDescription
     from fl.tasks.base import Hyperparameters, Task
@@ -169,7 +170,7 @@ class Federation:
         if self.plan.settle_statistics and isinstance(schema, TableSchema):
             sums = add_sums(d.sums for d in descriptions if d.sums is not None)
             frozen = conform(normalisation(sums, schema), self.state.frozen) if self.state.frozen else {}
-            self.state = ModelState(self.state.arrays, frozen)
+            self.state = replace(self.state, frozen=frozen)
         return descriptions
 
     def _wait_for_nodes(self, grid: Grid) -> list[int]:
@@ -207,9 +208,10 @@ class Federation:
         )
         order = {node: position for position, node in enumerate(chosen)}
         ready = sorted(configured, key=lambda message: order[message.metadata.dst_node_id])
-        frozen = to_record(self.state.frozen)
+        records = messages.state_records(self.state)
         for message in ready:
-            message.content[messages.FROZEN] = frozen
+            for name in records.keys() - {messages.ARRAYS}:  # The strategy has set these.
+                message.content[name] = records[name]
         return ready
 
     def _exchange(self, grid: Grid, requests: Sequence[Message], what: str) -> list[Message]:
@@ -234,8 +236,7 @@ class Federation:
         for reply in replies:
             name, metrics = messages.site_name(reply), messages.read_metrics(reply)
             losses[name] = metrics[messages.LOSS]
-            arrays = from_record(reply.content.array_records[messages.ARRAYS])
-            finite = all(np.isfinite(array).all() for array in arrays.values())
+            finite = all(np.isfinite(array).all() for array in messages.read_state(reply).merged().values())
             if not finite or not math.isfinite(losses[name]):
                 what = f"loss {losses[name]:g}" if finite else "weights that are not finite"
                 raise DivergenceError(
@@ -245,6 +246,7 @@ class Federation:
         return losses
 
     def _aggregate(self, number: int, replies: Sequence[Message]) -> ModelState:
+        buffers = self._average_buffers(replies)
         aggregated, _ = self.strategy.aggregate_train(number, replies)
         if aggregated is None:
             raise FlopsError(f"round {number}: the strategy could not aggregate {len(replies)} answers")
@@ -254,15 +256,25 @@ class Federation:
                 f"round {number}: the strategy made weights that are not finite; nothing is registered. "
                 "Lower its learning rate"
             )
-        return ModelState(arrays, self.state.frozen)
+        return ModelState(arrays, self.state.frozen, buffers)
+
+    def _average_buffers(self, replies: Sequence[Message]) -> dict[str, NDArray[Any]]:
+        """Average buffers by examples, and take them out of the replies: a strategy expects parameters alone."""
+        if not self.state.buffers:
+            return {}
+        examples = [messages.read_metrics(reply)[messages.EXAMPLES] for reply in replies]
+        received = [from_record(reply.content.array_records[messages.BUFFERS]) for reply in replies]
+        for reply in replies:
+            del reply.content[messages.BUFFERS]
+        means = {
+            name: np.average([arrays[name] for arrays in received], axis=0, weights=examples)
+            for name in self.state.buffers
+        }
+        return conform(means, self.state.buffers)
 
     def _evaluate(self, grid: Grid, number: int) -> dict[str, Evaluation]:
         content = RecordDict(
-            {
-                messages.ARRAYS: to_record(self.state.arrays),
-                messages.FROZEN: to_record(self.state.frozen),
-                messages.CONFIG: ConfigRecord({"server-round": number}),
-            }
+            {**messages.state_records(self.state), messages.CONFIG: ConfigRecord({"server-round": number})}
         )
         requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._names]
         replies = self._exchange(grid, requests, f"the evaluation of round {number}")

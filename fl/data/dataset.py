@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,11 @@ class Dataset:
 
     Attributes:
         x: the inputs, one example a row of the first axis; the task's schema gives dtype and shape.
-        y: the targets: int64 class indices, shape ``(examples,)``.
+        y: the targets, shape ``(examples,)``: int64 class indices, or whatever else the task's loss takes.
     """
 
     x: NDArray[Any]
-    y: NDArray[np.int64]
+    y: NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -54,12 +55,27 @@ def site_key(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def split_site(name: str, data: Dataset, seed: int, fraction: float = HOLDOUT_FRACTION) -> Site:
+def split_site(name: str, data: Dataset, fraction: float = HOLDOUT_FRACTION) -> Site:
     """Split a hospital's examples into training and hold-out.
 
-    The split depends on the seed, the site's name and the number of examples alone, so that every job sees
-    the same. From two examples on both parts hold at least one.
+    An example's own values decide where it belongs, so it stays there whatever else changes: the seed, the
+    hospital that has it, the examples beside it. No later job trains on what an earlier one was judged by. From
+    two examples on both parts hold at least one, where need be by moving one example.
     """
-    order = np.random.default_rng([seed, site_key(name)]).permutation(len(data))
-    held = min(len(data) - 1, max(1, round(fraction * len(data)))) if len(data) > 1 else 0
-    return Site(name, train=data.take(np.sort(order[held:])), holdout=data.take(np.sort(order[:held])))
+    draws = _draws(data)
+    held = draws < fraction
+    if len(data) > 1 and not held.any():
+        held[draws.argmin()] = True
+    elif held.all() and len(data):
+        held[draws.argmax()] = False
+    return Site(name, train=data.take(np.flatnonzero(~held)), holdout=data.take(np.flatnonzero(held)))
+
+
+def _draws(data: Dataset) -> NDArray[np.float64]:
+    """Return for each example a number from 0 to 1 that looks random and depends on its values alone."""
+    x, y = np.ascontiguousarray(data.x), np.ascontiguousarray(data.y)
+    draws = np.empty(len(data))
+    for row in range(len(data)):
+        digest = hashlib.blake2b(x[row].tobytes() + y[row].tobytes(), digest_size=8).digest()
+        draws[row] = int.from_bytes(digest, "big") / 2**64
+    return draws

@@ -139,6 +139,11 @@ def _table(raw: dict[str, Any]) -> TableSchema:
     missing = raw.get("missing_values", list(TableSchema.missing_values))
     if not (isinstance(missing, list) and all(isinstance(word, str) for word in missing)):
         raise SettingsError("missing_values: a list of texts that stand for a missing value")
+    words = {f"columns.{c.name}.categories": c.categories for c in columns} | {"target.classes": classes}
+    for key, known in words.items():
+        both = sorted(set(known) & set(missing))
+        if both:
+            raise SettingsError(f"{key}: '{both[0]}' also means a missing value; set missing_values without it")
     return TableSchema(columns, name, classes, site, tuple(missing))
 
 

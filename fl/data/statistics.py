@@ -63,7 +63,7 @@ def normalisation(sums: ColumnSums, schema: TableSchema) -> dict[str, NDArray[np
     mean = sums.total / count
     variance = np.maximum(sums.squares / count - np.square(mean), 0.0)
     # Below this the difference of two large sums is rounding, not spread.
-    constant = variance <= 1e-12 * np.maximum(np.square(mean), 1e-300)
+    constant = variance <= 64 * np.finfo(np.float64).eps * np.square(mean)
     std = np.where(constant, 1.0, np.sqrt(variance))
     fill = mean.copy()
     start = 0

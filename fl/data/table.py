@@ -127,12 +127,7 @@ def _read_csv(path: Path) -> dict[str, Cells]:
     import pyarrow as pa
     import pyarrow.csv
 
-    with path.open("rb") as raw:
-        for row, line in enumerate(raw, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError as error:
-                raise DataError("not UTF-8 text; save the file as UTF-8", file=path, row=row) from error
+    _check_lines(path)
     with path.open(newline="", encoding="utf-8-sig") as lines:
         header = next(csv.reader(lines), [])
     if not any(name.strip() for name in header):
@@ -152,6 +147,22 @@ def _read_csv(path: Path) -> dict[str, Cells]:
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
+def _check_lines(path: Path) -> None:
+    """Refuse what would make later row numbers wrong or unreadable: other encodings, empty rows in between."""
+    empty, quoted = None, False
+    with path.open("rb") as raw:
+        for row, line in enumerate(raw, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as error:
+                raise DataError("not UTF-8 text; save the file as UTF-8", file=path, row=row) from error
+            if not quoted and not line.strip():
+                empty = empty or row
+            elif empty is not None:
+                raise DataError("the row is empty; remove it", file=path, row=empty)
+            quoted ^= line.count(b'"') % 2 == 1
+
+
 def _csv_error(path: Path, text: str) -> DataError:
     """Turn pyarrow's complaint about the file's form into one of ours."""
     found = re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text)
@@ -166,16 +177,18 @@ def _read_parquet(path: Path) -> dict[str, Cells]:
     import pyarrow.parquet
 
     try:
+        _unique(path, pyarrow.parquet.read_schema(path).names)
         table = pyarrow.parquet.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise DataError("not a Parquet file", file=path) from error
-    _unique(path, table.column_names)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError("not a Parquet file, or a damaged one", file=path) from error
     return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
 def _unique(path: Path, header: list[str]) -> None:
     seen: set[str] = set()
-    for name in header:
+    for position, name in enumerate(header, start=1):
+        if not name.strip():
+            raise DataError(f"column {position} has no name", file=path, row=1)
         if name in seen:
             raise DataError("the header names this column twice", file=path, row=1, column=name)
         seen.add(name)
@@ -197,12 +210,32 @@ def _check_header(path: Path, header: list[str], schema: TableSchema) -> None:
 
 
 def _text(value: Any) -> str:
-    return "" if value is None else str(value).strip()
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # Tools that know no missing whole number write 1 as 1.0.
+    return str(value).strip()
+
+
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+def _number(value: Any) -> float:
+    """Return a cell as a number, or NaN where it is none: Python itself would take 1_000, inf and True."""
+    if isinstance(value, bool):
+        return math.nan
+    if isinstance(value, str):
+        value = value.strip()
+        return float(value) if _NUMBER.fullmatch(value) else math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan
 
 
 def _missing(value: Any, schema: TableSchema) -> bool:
-    if isinstance(value, float):
-        return math.isnan(value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
     return _text(value) in schema.missing_values
 
 
@@ -217,28 +250,22 @@ def _refused(file: object, row: int, column: Column) -> DataError:
 
 def _numeric(cells: Cells, column: Column, schema: TableSchema, file: object) -> NDArray[np.float64]:
     low, high = column.min, column.max
-    try:  # All present and in range, in one step; else row by row, to say where.
-        values = np.array(cells, dtype=np.float64).reshape(-1, 1)
-        inside = (low is None or values.min() >= low) and (high is None or values.max() <= high)
-        if inside and np.isfinite(values).all():
-            return values
-    except (TypeError, ValueError):
-        pass
+    fill = math.nan if column.missing == "mean" else column.missing
     values = np.empty((len(cells), 1))
     for row, cell in enumerate(cells):
         if _missing(cell, schema):
             if column.missing == "refuse":
                 raise _refused(file, row, column)
-            values[row] = np.nan if column.missing == "mean" else float(column.missing)
+            values[row] = fill
             continue
-        try:
-            value = float(cell)
-        except (TypeError, ValueError):
-            value = float("nan")
-        if not np.isfinite(value):
+        value = _number(cell)
+        if not math.isfinite(value):
             raise DataError(f"'{_text(cell)}' is not a number", file=file, row=row + FIRST_ROW, column=column.name)
         if (low is not None and value < low) or (high is not None and value > high):
-            limits = f"{'' if low is None else f'{low:g}'} to {'' if high is None else f'{high:g}'}".strip()
+            if low is None or high is None:
+                limits = f"at least {low:g}" if low is not None else f"at most {high:g}"
+            else:
+                limits = f"{low:g} to {high:g}"
             raise DataError(
                 f"{value:g} is out of range ({limits})", file=file, row=row + FIRST_ROW, column=column.name
             )

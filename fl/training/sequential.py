@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fl.data.dataset import site_key
-from fl.model import ModelState, load_state, split_state
+from fl.model import ModelState, load_state, read_state
 from fl.training import Evaluation, TrainResult
 from fl.training.batches import example_order
 
@@ -78,11 +78,11 @@ class SequentialTrainer:
                     total += loss.detach() * len(batch)
                     seen += len(batch)
                 self._on_epoch()
-        arrays = {name: value.detach().cpu().numpy().copy() for name, value in self._model.state_dict().items()}
+        trained = read_state(self._model)
         return TrainResult(
-            ModelState(split_state(arrays).arrays, request.state.frozen),
+            ModelState(trained.arrays, request.state.frozen, trained.buffers),
             len(data),
-            total.item() / max(seen, 1),
+            total.item() / seen if seen else float("nan"),
             initial,
         )
 

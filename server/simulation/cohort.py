@@ -6,11 +6,12 @@ steps on the same batches as one site after another, up to rounding.
 
 Stacks are bounded, because beyond the processor's cache they are slower than no stack: docs/benchmarks.md has
 the measurements. Models whose layers depend on other examples of the batch, or draw at random, are not
-stacked, and neither is anything that `vmap` cannot express.
+stacked, nor models with buffers or shared weights, nor anything that `vmap` cannot express.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch.func import functional_call, vmap
 from torch.optim.sgd import sgd
 
 from fl.data.dataset import concatenate
-from fl.model import ModelState, load_state
+from fl.model import FROZEN, ModelState, load_state
 from fl.training import TrainResult
 from fl.training.batches import example_order
 from fl.training.sequential import SequentialTrainer, score_examples, summarise
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from fl.data.dataset import Dataset, Site
     from fl.tasks.base import Task
     from fl.training import Evaluation, TrainRequest, TrainSettings
+
+_log = logging.getLogger("flops.cohort")
 
 STACKED_PARAMETERS = {"cpu": 1_250_000, "cuda": 250_000_000}
 """How many parameters one stack may hold."""
@@ -70,23 +73,31 @@ class CohortTrainer:
         self._y = torch.from_numpy(everything.y).to(self._device)
         parameters = sum(p.numel() for p in self._model.parameters())
         self._most = STACKED_PARAMETERS[self._device.type] // max(parameters, 1)
-        self._stackable = self._most > 1 and not any(
-            isinstance(module, _UNSTACKABLE) for module in self._model.modules()
-        )
-        self._announced: dict[tuple[str, int], tuple[ModelState, TrainResult]] = {}
+        self._stackable = self._most > 1 and _can_stack(self._model)
+        self._announced: dict[tuple[str, int], tuple[TrainRequest, TrainResult]] = {}
         self._evaluated: dict[int, tuple[ModelState, Evaluation]] = {}
 
     def announce(self, requests: Sequence[TrainRequest]) -> None:
-        """Train a round's requests together; their results wait for `train`."""
+        """Train a round's requests together; their results wait for `train`.
+
+        Where that fails nothing is announced: each request then fails, or not, when its own turn comes.
+        """
         self._announced = {}
-        for request, result in zip(requests, self.train_all(requests), strict=True):
-            self._announced[request.site.name, request.settings.round] = (request.state, result)
+        try:
+            results = self.train_all(requests)
+        except Exception:
+            _log.debug("the cohort could not be trained together", exc_info=True)
+            return
+        for request, result in zip(requests, results, strict=True):
+            self._announced[request.site.name, request.settings.round] = (request, result)
 
     def train(self, request: TrainRequest) -> TrainResult:
         """Return the announced request's result, or train it alone."""
         announced = self._announced.pop((request.site.name, request.settings.round), None)
-        if announced is not None and announced[0].shares_arrays_with(request.state):
-            return announced[1]
+        if announced is not None:
+            known, result = announced
+            if known.settings == request.settings and known.state.shares_arrays_with(request.state):
+                return result
         return self._alone.train(request)
 
     def train_all(self, requests: Sequence[TrainRequest]) -> list[TrainResult]:
@@ -101,8 +112,9 @@ class CohortTrainer:
             group = [requests[i] for i in chunk]
             try:
                 trained = self._train_stack(group)
-            except RuntimeError:
-                # vmap refuses what it cannot express, at the first call; the plain way can.
+            except Exception:
+                # vmap refuses what it cannot express, at the first call; the plain way can, or says what is wrong.
+                _log.debug("the model cannot be stacked", exc_info=True)
                 self._stackable = False
                 trained = [self._alone.train(request) for request in group]
             results.update(zip(chunk.tolist(), trained, strict=True))
@@ -141,9 +153,12 @@ class CohortTrainer:
         load_state(self._model, state)
         self._model.train()
         stacked = {
-            name: p.detach().expand(len(requests), *p.shape).clone() for name, p in self._model.named_parameters()
+            name: p.detach().expand(len(requests), *p.shape).clone()
+            for name, p in self._model.named_parameters()
+            if p.requires_grad
         }
         fixed = dict(self._model.named_buffers())
+        fixed |= {name: p.detach() for name, p in self._model.named_parameters() if not p.requires_grad}
         total = self._steps(plan, stacked, fixed, settings)
         arrays = {name: value.cpu().numpy() for name, value in stacked.items()}
         seen = settings.local_epochs
@@ -182,17 +197,20 @@ class CohortTrainer:
             y = self._y[rows].reshape(count, width, *self._y.shape[1:])
             active = [v[:count].detach().requires_grad_() for v in values]
             losses = batched(dict(zip(stacked, active, strict=True)), x, y, weights)
-            gradients = torch.autograd.grad(losses.sum(), active, allow_unused=True, materialize_grads=True)
+            gradients = torch.autograd.grad(losses.sum(), active, allow_unused=True)
+            # A parameter that the loss does not depend on is left alone, as torch's own optimizer does.
+            used = [i for i, gradient in enumerate(gradients) if gradient is not None]
             with torch.no_grad():
+                step = [gradients[i] for i in used]
                 if start:
-                    gradients = tuple(
-                        g + settings.proximal_mu * (v - s[:count])
-                        for g, v, s in zip(gradients, active, start, strict=True)
-                    )
+                    step = [
+                        g + settings.proximal_mu * (active[i] - start[i][:count])
+                        for i, g in zip(used, step, strict=True)
+                    ]
                 sgd(
-                    [v.detach() for v in active],
-                    list(gradients),
-                    [None if m is None else m[:count] for m in momenta],
+                    [active[i].detach() for i in used],
+                    step,
+                    [None if (m := momenta[i]) is None else m[:count] for i in used],
                     weight_decay=settings.weight_decay,
                     momentum=settings.momentum,
                     lr=settings.lr,
@@ -203,6 +221,15 @@ class CohortTrainer:
                 )
                 total[:count] += losses.detach().double() * sizes
         return total.cpu().numpy()
+
+
+def _can_stack(model: torch.nn.Module) -> bool:
+    """Tell whether examples and sites are independent in a model, and its state is its parameters alone."""
+    modules = any(isinstance(module, _UNSTACKABLE) for module in model.modules())
+    buffers = any(not name.startswith(FROZEN) for name, _ in model.named_buffers())
+    every = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    shared = len(every) != len(list(model.named_parameters()))
+    return not (modules or buffers or shared)
 
 
 class _Plan:

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -177,7 +177,7 @@ def _simulate(task: Task, settings: RunSettings, reporter: Reporter, done: list[
             reporter.phase(
                 "comparing with hospitals alone and pooled data", passes(len(sites), settings.hyperparameters)
             )
-            first = type(start)(start.arrays, federation.state.frozen)
+            first = replace(start, frozen=federation.state.frozen)
             comparison = compare(
                 task, sites, first, settings.hyperparameters, settings.seed, settings.device, reporter.step
             )

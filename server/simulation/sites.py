@@ -22,8 +22,12 @@ def make_sites(task: Task, settings: RunSettings) -> list[Site]:
         DataError: a data file does not fit its schema.
         SettingsError: the partition does not fit the data.
     """
-    shares = _shares(task, settings)
-    return [split_site(name, data, settings.seed) for name, data in shares.items()]
+    sites = [split_site(name, data) for name, data in _shares(task, settings).items()]
+    if not any(len(site.holdout) for site in sites):
+        raise SettingsError(
+            f"none of the {len(sites)} hospitals has two examples, so nothing is left to evaluate on; lower --clients"
+        )
+    return sites
 
 
 def _shares(task: Task, settings: RunSettings) -> dict[str, Dataset]:

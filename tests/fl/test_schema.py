@@ -63,6 +63,7 @@ def test_survives_a_trip_through_plain_data(tmp_path):
         ('"sepsis"', '"age"', "target.column: 'age' is also a feature column"),
         ('site = "hospital"', 'site = "sepsis"', "site: 'sepsis' is the target column"),
         ("[columns.age]", "[columns.age", "line 8"),
+        ('"general"]', '"NA"]', "columns.ward.categories: 'NA' also means a missing value"),
         ('missing = "mean"', "missing = 130", "130 is outside the column's own range"),
     ],
 )

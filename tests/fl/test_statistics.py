@@ -30,6 +30,15 @@ def test_federated_statistics_are_those_of_the_pooled_data():
     np.testing.assert_allclose(found["statistics.fill"], [known.mean(), 0.1, 0, 1])
 
 
+def test_a_spread_that_is_small_beside_the_values_is_kept():
+    seconds = np.random.default_rng(0).normal(1.7e9, 1000, 500)
+    x = np.stack([seconds, np.ones(500), np.ones(500), np.zeros(500)], axis=1)
+
+    found = normalisation(add_sums(column_sums(part) for part in np.split(x, 5)), SCHEMA)
+
+    np.testing.assert_allclose(found["statistics.std"][0], seconds.std(), rtol=0.01)
+
+
 def test_a_column_that_nobody_has_stays_at_rest():
     x = np.array([[np.nan, 1.0, 1.0, 0.0]])
 

@@ -72,6 +72,11 @@ def test_a_byte_order_mark_and_quoted_newlines_do_no_harm(tmp_path):
         ("\n", "the file has no header"),
         ("age,crp,age,sex,sepsis\n", "row 1, column 'age': the header names this column twice"),
         (HEADER + "61,3,icu,f,yes\n61,3,icu,f\n", "row 3: 4 values where the header has 5"),
+        (HEADER + "61,3,icu,f,yes\n\n61,3,icu,f,no\n", "row 3: the row is empty; remove it"),
+        (HEADER + "1_000,3,icu,f,yes\n", "row 2, column 'age': '1_000' is not a number"),
+        (HEADER + "\uff11,3,icu,f,yes\n", "is not a number"),
+        ("age,crp,ward,sex,sepsis,,\n", "row 1: column 6 has no name"),
+        ("age;crp;ward;sex;sepsis\n61;3;icu;f;yes\n", "column 'age': the column is missing"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_by_file_row_and_column(tmp_path, text, said):
@@ -82,6 +87,25 @@ def test_what_does_not_fit_is_named_by_file_row_and_column(tmp_path, text, said)
 
     assert said in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+def test_missing_words_count_whatever_stands_beside_them(tmp_path):
+    schema = TableSchema((Column("crp", "numeric", "mean"),), "sepsis", ("0", "1"), missing_values=("-999",))
+    path = tmp_path / "north.parquet"
+    pyarrow.parquet.write_table(pa.table({"crp": [5.0, -999.0, None], "sepsis": [0.0, 1.0, 1.0]}), path)
+
+    from_parquet = read_table(path, schema)["north"]
+    from_csv = read_table(csv(tmp_path, "crp,sepsis\n5,0\n-999,1\n7,1\n"), schema)["north"]
+
+    np.testing.assert_array_equal(from_parquet.x, [[5], [np.nan], [np.nan]])
+    np.testing.assert_array_equal(from_parquet.y, [0, 1, 1])
+    np.testing.assert_array_equal(from_csv.x, [[5], [np.nan], [7]])
+
+
+def test_windows_line_ends_quotes_and_spaces_do_no_harm(tmp_path):
+    path = csv(tmp_path, HEADER.replace("\n", "\r\n") + '"61", 3 ,"icu",f,yes\r\n5e1,+.5,icu,f,no\r\n\r\n')
+
+    np.testing.assert_array_equal(read_table(path, SCHEMA)["north"].x[:, :2], [[61, 3], [50, 0.5]])
 
 
 def test_not_utf8_is_named(tmp_path):

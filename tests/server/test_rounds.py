@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
+from torch import nn
 
 from client.app import create_client_app
 from fl import messages
-from fl.data.dataset import Site
+from fl.data.dataset import Dataset, Site
 from fl.errors import ClientFailure, DivergenceError, FlopsError
 from fl.messages import SiteDescription
 from fl.model import ModelState, initial_state
@@ -222,6 +223,27 @@ def test_every_strategy_learns(name):
     assert job.observer.history[-1].evaluation.metrics["accuracy"] > 0.9
 
 
+def _normalised():
+    return nn.Sequential(nn.Linear(30, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_batch_normalisation_keeps_its_averages_out_of_every_strategy(name):
+    whole = BREAST.load()
+    x = ((whole.x - whole.x.mean(0)) / whole.x.std(0)).astype(np.float32)
+    cuts = np.array_split(np.arange(len(x)), 7)
+    data = Dataset(x, whole.y)
+    sites = [Site(f"s{i}", data.take(cut[10:]), data.take(cut[:10])) for i, cut in enumerate(cuts)]
+    task = dataclasses.replace(BREAST, model=_normalised)
+    job = federation(name, task=task, start=initial_state(task, 0), rounds=8, hyperparameters=BREAST.hyperparameters)
+
+    run(job, real_client(task, sites), clients=7)
+
+    assert job.state.buffers["1.num_batches_tracked"].dtype == np.int64
+    assert job.state.buffers["1.num_batches_tracked"] > 0
+    assert job.observer.history[-1].evaluation.metrics["accuracy"] > 0.85
+
+
 @pytest.mark.parametrize("name", ["fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"])
 def test_robust_strategies_withstand_a_hospital_that_sends_nonsense(name):
     options = ["num_malicious_nodes=1"] if "num_malicious_nodes" in STRATEGIES[name].options else []
@@ -233,7 +255,7 @@ def test_robust_strategies_withstand_a_hospital_that_sends_nonsense(name):
 
 
 def test_qfedavg_gets_the_loss_of_the_received_weights():
-    job = federation("qfedavg", task=BREAST, start=initial_state(BREAST, 0))
+    job = federation("qfedavg", task=BREAST, start=initial_state(BREAST, 0), settle_statistics=True)
     wanted = []
     inner = real_client(BREAST, breast_sites(2))
 
@@ -245,4 +267,6 @@ def test_qfedavg_gets_the_loss_of_the_received_weights():
 
     run(job, spy, clients=2)
 
-    assert all(messages.INITIAL_LOSS in metrics for metrics in wanted)
+    assert len(wanted) == 2
+    assert all(0.5 < metrics[messages.INITIAL_LOSS] < 1.0 for metrics in wanted)  # About log 2: untrained.
+    assert all(metrics[messages.INITIAL_LOSS] != metrics[messages.LOSS] for metrics in wanted)
