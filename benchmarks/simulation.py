@@ -30,7 +30,7 @@ SIDES = ("hand", "ours", "ray")
 def _federation(clients: int, engine: str) -> dict[str, Any]:
     """Run FLOps' own apps on an engine, without registry and pictures; return training seconds."""
     from fl.model import initial_state
-    from server.simulation.run import make_federation, run_engine
+    from server.simulation.federate import make_federation, run_engine
     from server.simulation.settings import settle
     from server.simulation.sites import make_sites
 
@@ -71,7 +71,7 @@ def run_ray(clients: int) -> dict[str, Any]:
 
 def run_hand(clients: int) -> dict[str, Any]:
     """Run the loop that a researcher would write: one model, refilled for each hospital in turn."""
-    import torch
+    import torch  # Before FLOps, which would set how torch's threads wait: this side has PyTorch's own way.
 
     from fl.model import initial_state
     from fl.tasks.digits import digits

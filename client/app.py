@@ -6,8 +6,10 @@ app translates.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
+from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from fl import messages
@@ -19,10 +21,25 @@ from fl.training import TrainRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flwr.app import Context, Message
+    from flwr.app import Context
 
     from fl.data.dataset import Site
     from fl.training import Trainer
+
+
+_log = logging.getLogger("flops.client")
+
+CLIENT_ERROR = 0
+"""The code of an error reply: the reason says what happened."""
+
+
+def _answer_errors(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
+    """Answer with one line what goes wrong here; every runtime would word it in its own way."""
+    try:
+        return call_next(message, context)
+    except Exception as error:
+        _log.debug("the message could not be answered", exc_info=True)
+        return Message(Error(CLIENT_ERROR, f"{type(error).__name__}: {error}"), reply_to=message)
 
 
 def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer]) -> ClientApp:
@@ -30,14 +47,14 @@ def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callab
 
     Args:
         find_site: returns the data of the site that a context belongs to.
-        make_trainer: returns what trains and evaluates; called once a message, so it may keep one.
+        make_trainer: returns what trains and evaluates; called for each message, so it may keep one.
 
     Returns:
         An app that answers ``query.describe``, ``train`` and ``evaluate`` as `fl.messages` says.
     """
     app = ClientApp()
 
-    @app.query("describe")
+    @app.query("describe", mods=[_answer_errors])
     def describe(message: Message, context: Context) -> Message:
         site = find_site(context)
         wanted = bool(messages.read_config(message).get("statistics", False))
@@ -45,14 +62,14 @@ def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callab
         sums = column_sums(site.train.x) if wanted and table else None
         return messages.describe_reply(message, SiteDescription(site.name, len(site.train), len(site.holdout), sums))
 
-    @app.train()
+    @app.train(mods=[_answer_errors])
     def train(message: Message, context: Context) -> Message:
         site = find_site(context)
         settings = messages.read_train_config(messages.read_config(message))
         result = make_trainer().train(TrainRequest(site, messages.read_state(message), settings))
         return messages.train_reply(message, site.name, result)
 
-    @app.evaluate()
+    @app.evaluate(mods=[_answer_errors])
     def evaluate(message: Message, context: Context) -> Message:
         site = find_site(context)
         evaluation = make_trainer().evaluate(messages.read_state(message), site.holdout)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fl.errors import FlopsError
+from fl.errors import FlopsError, SettingsError
 from fl.model import ModelState, split_state
 from fl.tasks import from_reference
 
@@ -58,8 +58,8 @@ def load_bundle(folder: Path) -> tuple[Task, ModelState]:
     task = from_reference(description["reference"])
     model = task.model()
     if set(model.state_dict()) != set(stored):
-        raise FlopsError(f"{folder}: the weights are not those of task '{task.name}'")
+        raise SettingsError(f"the stored weights are not those that task '{task.name}' has now; its model changed")
     state = split_state(model, stored)
     if state.signature != description["signature"]:
-        raise FlopsError(f"{folder}: the weights do not have the signature that the model was stored with")
+        raise FlopsError(f"{folder}: the weights do not have the signature that they were stored with")
     return task, state

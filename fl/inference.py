@@ -38,9 +38,13 @@ class Predictor:
 
     def probabilities(self, x: NDArray[Any]) -> NDArray[np.float32]:
         """Return class probabilities, float32 of shape ``(examples, classes)``, for encoded inputs."""
+        result: NDArray[np.float32] = torch.softmax(torch.from_numpy(self.outputs(x)), dim=-1).numpy()
+        return result
+
+    def outputs(self, x: NDArray[Any]) -> NDArray[np.float32]:
+        """Return what the model says of encoded inputs, float32, an example a row."""
         with torch.inference_mode():
-            scores = self._model(torch.from_numpy(np.ascontiguousarray(x)))
-            result: NDArray[np.float32] = torch.softmax(scores.float(), dim=-1).numpy()
+            result: NDArray[np.float32] = self._model(torch.from_numpy(np.ascontiguousarray(x))).float().numpy()
         return result
 
     def encode(self, inputs: Any) -> NDArray[Any]:
@@ -59,11 +63,17 @@ class Predictor:
         return _encode_arrays(inputs, schema)
 
     def predict(self, model_input: Any, params: Mapping[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Answer MLflow: one row an example, with ``label`` and ``probability_<class>``."""
+        """Answer MLflow: one row an example.
+
+        It has ``label`` and ``probability_<class>``, or ``prediction`` where the task has no classes.
+        """
         import pandas as pd
 
-        chances = self.probabilities(self.encode(model_input))
         classes = self.task.schema.classes
+        encoded = self.encode(model_input)
+        if not classes:
+            return pd.DataFrame({"prediction": self.outputs(encoded).reshape(len(encoded), -1).tolist()})
+        chances = self.probabilities(encoded)
         frame = pd.DataFrame(chances, columns=[f"probability_{name}" for name in classes])
         frame.insert(0, "label", [classes[i] for i in chances.argmax(axis=1)])
         return frame
@@ -80,14 +90,17 @@ def _load_pyfunc(path: str) -> Predictor:
 
 
 def _encode_table(inputs: Any, schema: TableSchema) -> NDArray[Any]:
-    columns = {}
+    try:
+        known = {str(name): np.asarray(inputs[name], dtype=object).ravel().tolist() for name in inputs}
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError("a table is needed: a data frame, or a mapping of columns to values") from error
+    rows = max((len(values) for values in known.values()), default=0)
     for column in schema.columns:
-        try:
-            values = inputs[column.name]
-        except (KeyError, IndexError, TypeError) as error:
-            raise DataError("the column is missing", column=column.name) from error
-        columns[column.name] = np.asarray(values, dtype=object).tolist()
-    return encode_columns(columns, schema)
+        if column.name not in known:
+            if column.missing == "refuse":
+                raise DataError("the column is missing", column=column.name)
+            known[column.name] = [None] * rows
+    return encode_columns(known, schema)
 
 
 def _encode_arrays(inputs: Any, schema: ArraySchema) -> NDArray[Any]:
@@ -97,7 +110,7 @@ def _encode_arrays(inputs: Any, schema: ArraySchema) -> NDArray[Any]:
         raise DataError(f"the inputs are not numbers: {error}") from error
     if x.shape == schema.shape:
         x = x[None]
-    if x.shape[1:] != schema.shape and x[0:1].size == np.prod(schema.shape):
+    elif x.ndim and x.shape[1:] != schema.shape and x[:1].size == np.prod(schema.shape):
         x = x.reshape(-1, *schema.shape)
     if x.shape[1:] != schema.shape:
         raise DataError(f"an example has shape {list(x.shape[1:])}, the task's have {list(schema.shape)}")

@@ -7,6 +7,8 @@ stored: whatever ends the process before leaves no version.
 
 from __future__ import annotations
 
+import fcntl
+import importlib.metadata
 import logging
 import os
 import tempfile
@@ -15,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from fl.bundle import load_bundle, save_bundle
 from fl.data.schema import TableSchema
 from fl.errors import FlopsError, RegistryUnreachable
+from server.registry_names import default_uri, embedded_database, public_uri
 
 # A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -37,12 +39,12 @@ if TYPE_CHECKING:
     from fl.model import ModelState
     from fl.tasks.base import Task
 
-FOLDER = "flops-registry"
-"""The embedded registry's folder, in the folder one works in."""
-
 EXPERIMENT = "flops"
 _BUNDLE = "data/bundle"
 """Where MLflow keeps the stored model within its own folder."""
+
+_NEEDED = ("numpy", "pandas", "pyarrow", "safetensors", "torch")
+"""What a stored model needs besides FLOps."""
 
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
@@ -56,12 +58,6 @@ class ModelVersion:
     version: int
     run_id: str
     source: str
-
-
-def default_uri() -> str:
-    """Return the tracking URI that the environment names, or the embedded one's."""
-    configured = os.environ.get("MLFLOW_TRACKING_URI")
-    return configured or f"sqlite:///{(Path.cwd() / FOLDER / 'mlflow.db').resolve()}"
 
 
 class Registry:
@@ -79,10 +75,14 @@ class Registry:
         self.uri = uri or default_uri()
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         logging.getLogger("alembic").setLevel(logging.WARNING)
+        self._database = embedded_database(self.uri)
         try:
-            artifacts = self._prepare_embedded()
-            self._client = MlflowClient(self.uri, self.uri)
-            self._experiment = self._find_experiment(artifacts)
+            if self._database is not None:
+                self._database.parent.mkdir(parents=True, exist_ok=True)
+                self.uri = f"sqlite:///{self._database}"
+            with self._alone():  # Two that start at once would both make the tables.
+                self._client = MlflowClient(self.uri, self.uri)
+                self._experiment = self._find_experiment()
         except Exception as error:
             raise RegistryUnreachable(
                 f"the model registry {public_uri(self.uri)} does not answer: {_reason(error)}. Check "
@@ -119,7 +119,10 @@ class Registry:
             name: what lists show.
             settings: stored as the run's parameters.
         """
-        run = self._client.create_run(self._experiment, run_name=name)
+        try:
+            run = self._client.create_run(self._experiment, run_name=name)
+        except MlflowException as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
         log = RunLog(self._client, run.info.run_id, str(run.info.artifact_uri))
         status = "FAILED"
         try:
@@ -130,13 +133,19 @@ class Registry:
         except KeyboardInterrupt:
             status = "KILLED"
             raise
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:  # requests' errors are OSErrors too.
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
         finally:
             log.close(status)
 
     def register(
-        self, log: RunLog, name: str, task: Task, state: ModelState, tags: Mapping[str, str]
+        self,
+        log: RunLog,
+        name: str,
+        task: Task,
+        state: ModelState,
+        tags: Mapping[str, str],
+        parent: ModelVersion | None = None,
     ) -> ModelVersion:
         """Store a model with a run and make it the newest version.
 
@@ -146,6 +155,10 @@ class Registry:
             task: what it does.
             state: its weights.
             tags: what the version says of itself.
+            parent: the version that training started from.
+
+        Raises:
+            FlopsError: the parent is no longer the newest version: somebody else went on from it.
         """
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
@@ -156,29 +169,48 @@ class Registry:
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS"):
                 raise
-        # The last step and the only one that makes a version: its lineage comes in the same call.
-        made = self._client.create_model_version(
-            name, f"{log.artifact_uri}/model", log.run_id, tags=dict(tags), await_creation_for=0
-        )
+        with self._alone():
+            newest = self.latest(name)
+            if parent is not None and newest is not None and newest.version != parent.version:
+                raise FlopsError(
+                    f"{name}: parent version {parent.version} is no longer the newest, version {newest.version} is; "
+                    "nothing is registered"
+                )
+            # The last step and the only one that makes a version: its lineage comes in the same call.
+            made = self._client.create_model_version(
+                name, f"{log.artifact_uri}/model", log.run_id, tags=dict(tags), await_creation_for=0
+            )
         return _version(made)
 
-    def _prepare_embedded(self) -> str | None:
-        """Make the embedded registry's folder and return where its artifacts go; None for a server."""
-        parts = urlsplit(self.uri)
-        if parts.scheme == "sqlite":
-            folder = Path(parts.path.replace("//", "/", 1)).parent if parts.path else Path.cwd()
-            folder.mkdir(parents=True, exist_ok=True)
-            return (folder / "artifacts").resolve().as_uri()
-        if parts.scheme not in ("http", "https", "postgresql", "mysql", "mssql", "databricks"):
-            raise ValueError(f"'{parts.scheme or self.uri}' is no kind of tracking URI that can be used here")
-        return None
+    def made_by(self, name: str, run_id: str) -> ModelVersion | None:
+        """Return the version that a run made, or None."""
+        found = self._client.search_model_versions(f"name = '{name}'")
+        return next((_version(v) for v in found if v.run_id == run_id), None)
 
-    def _find_experiment(self, artifacts: str | None) -> str:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other processes on this machine out of the embedded registry; a server looks after itself."""
+        if self._database is None:
+            yield
+            return
+        with (self._database.parent / ".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _find_experiment(self) -> str:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
+        artifacts = None if self._database is None else (self._database.parent / "artifacts").as_uri()
         found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        return str(self._client.create_experiment(name, artifact_location=artifacts))
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=artifacts))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(name)  # Somebody was quicker.
+        if found is None or found.lifecycle_stage != "active":
+            raise ValueError(f"experiment '{name}' is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME")
+        return str(found.experiment_id)
 
 
 class RunLog:
@@ -197,9 +229,9 @@ class RunLog:
         self._client.log_batch(self.run_id, params=[Param(k, str(v)[:6000]) for k, v in values.items()])
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Note numbers of one round. Names may hold letters, digits and ``_-. /``; others become ``_``."""
+        """Note numbers of one round; hospitals' names go through `metric_path`."""
         now = int(time.time() * 1000)
-        self._metrics += [Metric(_metric_name(name), value, now, step) for name, value in values.items()]
+        self._metrics += [Metric(name, value, now, step) for name, value in values.items()]
         if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
             self.flush()
 
@@ -234,7 +266,8 @@ def _save_pyfunc(folder: Path, task: Task, state: ModelState) -> None:
             loader_module="fl.inference",
             data_path=str(bundle),
             signature=_signature(task),
-            pip_requirements=["flops[client]", "pandas"],
+            # FLOps itself is installed from wherever one got it, never by a name that anybody could take.
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in _NEEDED],
         )
 
 
@@ -242,13 +275,15 @@ def _signature(task: Task) -> Any:
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import AnyType
 
     schema = task.schema
     if not isinstance(schema, TableSchema):
         return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.float32), (-1, *schema.shape))]))
     columns: list[ColSpec | TensorSpec] = [
         ColSpec(
-            DataType.double if column.kind == "numeric" else DataType.string,
+            # Whole numbers must do too, and MLflow would refuse them where it expects others.
+            AnyType() if column.kind == "numeric" else DataType.string,  # type: ignore[no-untyped-call]
             column.name,
             required=column.missing == "refuse",
         )
@@ -259,18 +294,6 @@ def _signature(task: Task) -> Any:
 
 def _version(found: Any) -> ModelVersion:
     return ModelVersion(found.name, int(found.version), str(found.run_id), str(found.source))
-
-
-def _metric_name(name: str) -> str:
-    return "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
-
-
-def public_uri(uri: str | None = None) -> str:
-    """Return a tracking URI, by default the one in use, without user and password."""
-    uri = uri or default_uri()
-    scheme, separator, rest = uri.partition("://")
-    credentials, at, host = rest.partition("@")
-    return f"{scheme}{separator}{host}" if at and "/" not in credentials else uri
 
 
 def _reason(error: BaseException) -> str:

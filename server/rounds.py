@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.serverapp import Grid
 
 from fl import messages
 from fl.arrays import from_record, to_record
@@ -22,13 +21,13 @@ from fl.data.statistics import add_sums, normalisation
 from fl.errors import ClientFailure, DivergenceError, FlopsError
 from fl.model import ModelState, conform
 from fl.training import Evaluation, TrainSettings
+from server.grid import ChosenNodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg
-    from flwr.supercore.run import Run
     from numpy.typing import NDArray
 
     from fl.messages import SiteDescription
@@ -204,7 +203,7 @@ class Federation:
             report_initial_loss=self.report_initial_loss,
         )
         configured = self.strategy.configure_train(
-            number, to_record(self.state.arrays), messages.train_config(settings), _Chosen(grid, chosen)
+            number, to_record(self.state.arrays), messages.train_config(settings), ChosenNodes(grid, chosen)
         )
         order = {node: position for position, node in enumerate(chosen)}
         ready = sorted(configured, key=lambda message: order[message.metadata.dst_node_id])
@@ -303,42 +302,3 @@ def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:
         mean(e.loss for e in counted),
         {name: mean(e.metrics[name] for e in counted) for name in counted[0].metrics},
     )
-
-
-class _Chosen(Grid):
-    """A grid that shows only the chosen nodes, so that a strategy asks exactly these."""
-
-    def __init__(self, grid: Grid, nodes: Sequence[int]) -> None:
-        self._grid, self._nodes = grid, nodes
-
-    def get_node_ids(self) -> list[int]:
-        return list(self._nodes)
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        return [node for node in self._grid.get_nodes() if node.node_id in set(self._nodes)]
-
-    def set_run(self, run: Run) -> None:
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self._grid.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self._grid.pull_messages(message_ids)
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        return self._grid.send_and_receive(messages, timeout=timeout)

@@ -60,7 +60,7 @@ class Option:
             raise SettingsError(f"strategy option {name}={text}: {kind} is needed") from None
         too_low = value <= self.low if self.above else value < self.low
         too_high = value >= self.high if self.below else value > self.high
-        if too_low or too_high or math.isnan(value):
+        if too_low or too_high or not math.isfinite(value):
             raise SettingsError(f"strategy option {name}={text}: out of range ({self.range})")
         return value
 

@@ -27,13 +27,13 @@ class ArraySchema:
         shape: the shape of one example.
         low: the least value an element may take.
         high: the greatest.
-        classes: the names of the classes, by index.
+        classes: the names of the classes, by index; none where the task is no classification.
     """
 
     shape: tuple[int, ...]
     low: float
     high: float
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] = ()
     kind: Literal["array"] = "array"
 
 

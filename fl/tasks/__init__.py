@@ -97,7 +97,7 @@ def _own(name: str) -> Task:
         raise SettingsError(f"task '{name}': write package.module:task")
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)
+        sys.path.append(here)  # Last, so that nothing here hides a library.
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

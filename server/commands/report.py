@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import shlex
+import shutil
+import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from fl.training import Evaluation
     from server.rounds import RoundRecord
-    from server.simulation.run import Outcome
+    from server.simulation.outcome import Outcome
 
 LISTED = 12
 """Up to this many hospitals are listed one by one."""
@@ -100,20 +103,33 @@ def show_outcome(outcome: Outcome, arguments: Sequence[str]) -> None:
     click.echo(f"Global model: {_numbers(final.evaluation)} on all hospitals' hold-out data")
     click.echo(f"Registered:   {outcome.model.name} version {outcome.model.version} ({made})")
     click.echo(f"Pictures:     {settings.out}/learning-curve.png, {settings.out}/partition.png")
-    click.echo(f"Look closer:  mlflow ui --backend-store-uri {_public_uri()}")
-    click.echo(f"Go on:        {_again(arguments)} --continue")
+    click.echo(f"Look closer:  {_browse()}")
+    click.echo(f"Go on:        {_again(arguments)}")
 
 
-def _public_uri() -> str:
-    from server.registry import public_uri
+def _browse() -> str:
+    """Return where the registry can be looked at: the server's address, or the command that starts one."""
+    from server.registry_names import public_uri
 
-    return public_uri()
+    uri = public_uri()
+    if uri.startswith("http"):
+        return uri
+    return shlex.join([_program("mlflow"), "ui", "--backend-store-uri", uri])
 
 
 def _again(arguments: Sequence[str]) -> str:
-    """Return the command that was given, without what only shapes its output."""
+    """Return the command that goes on with the model: the one given, without what only shapes its output."""
     kept = [a for a in arguments if a not in ("--json", "--compare", "--continue", "--debug")]
-    return shlex.join(["flops", *kept])
+    return shlex.join([_program("flops"), *kept, "--continue"])
+
+
+def _program(name: str) -> str:
+    """Return how to call a program of this environment: by its name where the shell finds it, else by its path."""
+    ours = Path(sys.executable).parent / name
+    found = shutil.which(name)
+    if not ours.exists() or (found and Path(found).resolve() == ours.resolve()):
+        return name
+    return str(ours.relative_to(Path.cwd())) if ours.is_relative_to(Path.cwd()) else str(ours)
 
 
 def _show_sites(outcome: Outcome, final: RoundRecord, metric: str) -> None:
@@ -134,27 +150,23 @@ def _show_comparison(outcome: Outcome, metric: str) -> None:
     comparison = outcome.comparison
     assert comparison is not None  # noqa: S101 - the caller asked
     final = outcome.history[-1]
-    local = list(comparison.local.values())
-    scores = [_score(evaluation, metric) for evaluation in local]
-    rows: list[tuple[object, ...]] = [
-        (
-            "each hospital alone",
-            f"{_mean(scores):.4f}",
-            f"{min(scores):.4f} to {max(scores):.4f}",
-            f"{_mean([e.loss for e in local]):.4f}",
-        ),
-        ("federated", *_compared(final.evaluation, metric)),
-        ("all data pooled", *_compared(comparison.pooled, metric)),
+    columns = [metric, "loss"] if metric else ["loss"]
+    ways = {
+        "each hospital alone": list(comparison.local.values()),
+        "federated": [final.evaluation],
+        "all data pooled": [comparison.pooled],
+    }
+    rows = [
+        (way, *(_spread([e.loss if c == "loss" else e.metrics[c] for e in evaluations]) for c in columns))
+        for way, evaluations in ways.items()
     ]
-    print_table(("trained", metric, "range", "loss"), rows, "what federating brings, on all hospitals' hold-out data")
+    print_table(("trained", *columns), rows, "what federating brings, on all hospitals' hold-out data")
 
 
-def _compared(evaluation: Evaluation, metric: str) -> tuple[object, ...]:
-    return f"{_score(evaluation, metric):.4f}", "", f"{evaluation.loss:.4f}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _spread(values: Sequence[float]) -> str:
+    """Return a number, or a mean with its range."""
+    mean = f"{sum(values) / len(values):.4f}"
+    return mean if len(values) == 1 else f"{mean}  ({min(values):.4f} to {max(values):.4f})"
 
 
 def _score(evaluation: Evaluation, metric: str) -> float:

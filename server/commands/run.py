@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +77,14 @@ def run(
     from server.simulation.settings import settle
 
     quiet_libraries(debug=context.obj["debug"])
-    task, settings = settle(own_task or task_name or "digits", **options)
-    with ConsoleReporter() as reporter:
-        outcome = simulate(task, settings, reporter)
+    # Standard output is for the result alone, whatever a task of one's own prints.
+    with contextlib.redirect_stdout(sys.stderr):
+        task, settings = settle(own_task or task_name or "digits", **options)
+        with ConsoleReporter() as reporter:
+            outcome = simulate(task, settings, reporter)
     if as_json:
         import json
 
-        click.echo(json.dumps(outcome.as_json()))
+        click.echo(json.dumps(outcome.as_json(), allow_nan=False))
     else:
         show_outcome(outcome, context.obj["arguments"])

@@ -74,12 +74,12 @@ def _curve(axes: Axes, name: str, history: Sequence[RoundRecord], comparison: Co
 
 def draw_partition(path: Path, classes: Sequence[str], sites: Sequence[Site], partition: str) -> None:
     """Draw a bar a hospital: how many examples of each class it has, training and hold-out together."""
-    counts = np.array(
-        [
-            np.bincount(site.train.y, minlength=len(classes)) + np.bincount(site.holdout.y, minlength=len(classes))
-            for site in sites
-        ]
-    )
+    if classes:
+        counts = np.array(
+            [np.bincount(np.concatenate([s.train.y, s.holdout.y]), minlength=len(classes)) for s in sites]
+        )
+    else:  # No classification: how many, not of what.
+        classes, counts = ("examples",), np.array([[len(s.train) + len(s.holdout)] for s in sites])
     figure = Figure(figsize=(max(6.4, min(16, 2.4 + 0.32 * len(sites))), 4.4), layout="constrained", dpi=120)
     FigureCanvasAgg(figure)
     axes = figure.subplots()

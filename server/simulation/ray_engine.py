@@ -6,27 +6,34 @@ store once, so a message to a client carries a reference and not the data.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import math
 import os
+import threading
+import time
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from fl.cli import installed
 from fl.errors import FlopsError, SettingsError
 from fl.tasks import from_reference
+from server.grid import GridProxy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from flwr.app import Context
+    from flwr.app import Context, Message
     from flwr.clientapp import ClientApp
-    from flwr.serverapp import ServerApp
+    from flwr.serverapp import Grid, ServerApp
 
     from fl.data.dataset import Site
     from fl.tasks.base import Task
     from fl.training import Trainer
+
+
+_POLL_SECONDS = 0.01
 
 
 def require_ray() -> None:
@@ -35,7 +42,7 @@ def require_ray() -> None:
     Raises:
         SettingsError: it is not; says how to install it.
     """
-    if not installed("ray"):
+    if importlib.util.find_spec("ray") is None:
         raise SettingsError("--engine ray: Ray is not installed; pip install 'flops[ray]', or use --engine local")
 
 
@@ -100,10 +107,12 @@ def run_ray(
     from flwr.simulation import run_simulation
 
     failure: list[BaseException] = []
-    _guard(server_app, failure)
+    stop = threading.Event()
+    _guard(server_app, failure, stop)
     quiet = logging.getLogger("flwr")
     level = quiet.level
-    quiet.setLevel(logging.CRITICAL)
+    if level > logging.DEBUG:  # Flower's own report of what is raised below would be a second one.
+        quiet.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Ray's and Flower's own, about each other.
@@ -124,21 +133,55 @@ def run_ray(
         if not failure:
             raise FlopsError(f"Ray failed: {type(error).__name__}: {error}") from error
     finally:
+        stop.set()
         quiet.setLevel(level)
         ray.shutdown()
     if failure:
         raise failure[0]
 
 
-def _guard(server_app: ServerApp, failure: list[BaseException]) -> None:
-    """Keep what the app raises: Flower runs it in a thread and reports something else."""
+def _guard(server_app: ServerApp, failure: list[BaseException], stop: threading.Event) -> None:
+    """Keep what the app raises, and end it on request.
+
+    Flower runs the app in a thread of its own, reports something else than what it raised, and would wait for
+    it for ever after an interruption.
+    """
     inner = server_app._main
     assert inner is not None  # noqa: S101 - create_server_app sets it
 
-    def main(grid: Any, context: Any) -> None:
+    def main(grid: Grid, context: Any) -> None:
         try:
-            inner(grid, context)
+            inner(_Stoppable(grid, stop), context)
         except BaseException as error:
             failure.append(error)
 
     server_app._main = main
+
+
+class _Stoppable(GridProxy):
+    """A grid whose waiting ends when the run is over; it also asks for replies more often than Flower's."""
+
+    def __init__(self, grid: Grid, stop: threading.Event) -> None:
+        super().__init__(grid)
+        self._stop = stop
+
+    def get_node_ids(self) -> Iterable[int]:
+        self._check()
+        return self._grid.get_node_ids()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        waiting = set(self._grid.push_messages(messages))
+        deadline = time.monotonic() + (math.inf if timeout is None else timeout)
+        replies: list[Message] = []
+        while waiting and time.monotonic() < deadline:
+            self._check()
+            arrived = list(self._grid.pull_messages(waiting))
+            replies += arrived
+            waiting -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if waiting:
+                self._stop.wait(_POLL_SECONDS)
+        return replies
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise FlopsError("the run was ended")

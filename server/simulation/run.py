@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import math
+import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from fl import messages
-from fl.errors import SettingsError
+from fl.bundle import save_bundle
+from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
-from fl.training import TrainRequest
-from server.app import create_server_app
-from server.rounds import Federation, Plan, cohort_size
+from server.rounds import cohort_size
 from server.simulation.compare import compare, passes
+from server.simulation.federate import make_federation, run_engine
+from server.simulation.outcome import Outcome
+from server.simulation.probe import check_task
 from server.simulation.sites import make_sites
-from server.strategies import check_cohort, make_strategy
+from server.strategies import check_cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
-
-    from flwr.app import Context, Message
 
     from fl.data.dataset import Site
     from fl.messages import SiteDescription
     from fl.model import ModelState
     from fl.tasks.base import Task
     from server.registry import ModelVersion, Registry, RunLog
-    from server.rounds import Observer, RoundRecord
+    from server.rounds import RoundRecord
     from server.simulation.compare import Comparison
     from server.simulation.settings import RunSettings
+
+_log = logging.getLogger("flops.run")
+
+CURVE, PARTITION, RESULT, MODEL = "learning-curve.png", "partition.png", "result.json", "model"
+"""What a run leaves in its output folder."""
 
 
 class Reporter(Protocol):
@@ -50,63 +53,6 @@ class Reporter(Protocol):
         """A federated round is done."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run gave, in memory; `as_json` is what machines read."""
-
-    task: Task
-    settings: RunSettings
-    sites: Sequence[Site]
-    history: Sequence[RoundRecord]
-    state: ModelState
-    comparison: Comparison | None
-    model: ModelVersion
-    parent: ModelVersion | None
-    seconds: float
-
-    @property
-    def train_seconds(self) -> float:
-        """Seconds spent in training rounds: weights out, training, weights back, aggregation."""
-        return sum(record.train_seconds for record in self.history)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain data; numbers that do not exist are null."""
-        final, settings = self.history[-1].evaluation, self.settings
-        result: dict[str, Any] = {
-            "task": settings.task,
-            "clients": len(self.sites),
-            "rounds": settings.hyperparameters.rounds,
-            "seed": settings.seed,
-            "strategy": settings.strategy,
-            "strategy_options": dict(settings.strategy_options),
-            "partition": str(settings.partition),
-            "engine": settings.engine,
-            "device": settings.device,
-            "accuracy": _number(final.metrics.get("accuracy")),
-            "loss": _number(final.loss),
-            "metrics": {name: _number(value) for name, value in final.metrics.items()},
-            "model": {
-                "name": self.model.name,
-                "version": self.model.version,
-                "parent": None if self.parent is None else self.parent.version,
-                "digest": self.state.digest(),
-            },
-            "run_id": self.model.run_id,
-            "seconds": round(self.seconds, 3),
-            "train_seconds": round(self.train_seconds, 3),
-            "out": str(settings.out),
-        }
-        if self.comparison is not None:
-            scores = [e.metrics.get("accuracy", math.nan) for e in self.comparison.local.values()]
-            result["local_accuracy"] = _number(float(np.mean(scores)))
-            result["pooled_accuracy"] = _number(self.comparison.pooled.metrics.get("accuracy"))
-        return result
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else round(value, 6)
-
-
 @dataclass
 class _Watch:
     """Observes the rounds: keeps their records, and passes them on."""
@@ -114,21 +60,22 @@ class _Watch:
     reporter: Reporter
     rounds: int
     log: RunLog
+    path: Callable[[str], str]
     history: list[RoundRecord] = field(default_factory=list)
 
     def joined(self, sites: Sequence[SiteDescription]) -> None:
-        self.log.metrics(0, {f"hospital/{s.name}/examples": s.examples + s.holdout for s in sites})
+        self.log.metrics(0, {f"hospital/{self.path(s.name)}/examples": s.examples + s.holdout for s in sites})
 
     def round_done(self, record: RoundRecord) -> None:
         self.history.append(record)
         values = {"loss": record.evaluation.loss, **record.evaluation.metrics}
         values["train_seconds"], values["seconds"] = record.train_seconds, record.seconds
         for name, loss in record.train_loss.items():
-            values[f"hospital/{name}/train_loss"] = loss
+            values[f"hospital/{self.path(name)}/train_loss"] = loss
         for name, evaluation in record.sites.items():
             if evaluation.examples:
-                values[f"hospital/{name}/loss"] = evaluation.loss
-                values |= {f"hospital/{name}/{metric}": v for metric, v in evaluation.metrics.items()}
+                values[f"hospital/{self.path(name)}/loss"] = evaluation.loss
+                values |= {f"hospital/{self.path(name)}/{metric}": v for metric, v in evaluation.metrics.items()}
         self.log.metrics(record.round, values)
         self.reporter.round_done(record, self.rounds)
 
@@ -141,18 +88,8 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
         DivergenceError: training left the finite numbers; nothing is registered.
         FlopsError: anything else that is expected to go wrong at times.
     """
-    done: list[ModelVersion] = []
-    try:
-        return _simulate(task, settings, reporter, done)
-    except KeyboardInterrupt as error:
-        # The command line shows this to whoever interrupted.
-        made = [f"{model.name} version {model.version} was registered" for model in done]
-        error.add_note(", ".join(made) or "nothing was registered")
-        raise
-
-
-def _simulate(task: Task, settings: RunSettings, reporter: Reporter, done: list[ModelVersion]) -> Outcome:
     started = time.perf_counter()
+    # 1. Whatever can be wrong is found before anything is trained.
     if settings.engine == "ray":
         from server.simulation.ray_engine import require_ray
 
@@ -161,6 +98,7 @@ def _simulate(task: Task, settings: RunSettings, reporter: Reporter, done: list[
     sites = make_sites(task, settings)
     cohort = cohort_size(len(sites), settings.fraction)
     check_cohort(settings.strategy_spec, settings.strategy_options, cohort)
+    check_task(task, sites)
     reporter.phase("opening the model registry")
     from server.registry import Registry
 
@@ -168,44 +106,69 @@ def _simulate(task: Task, settings: RunSettings, reporter: Reporter, done: list[
     parent, start = _start(task, settings, registry)
     name = f"{settings.task} · {settings.strategy} · {len(sites)} hospitals"
     with registry.run(name, {**settings.as_parameters(), "clients": len(sites)}) as log:
-        watch = _Watch(reporter, settings.hyperparameters.rounds, log)
-        reporter.phase("training", settings.hyperparameters.rounds)
-        federation = make_federation(task, settings, len(sites), start, watch, parent)
-        run_engine(task, settings, federation, sites)
-        comparison = None
-        if settings.compare:
-            reporter.phase(
-                "comparing with hospitals alone and pooled data", passes(len(sites), settings.hyperparameters)
-            )
-            first = replace(start, frozen=federation.state.frozen)
-            comparison = compare(
-                task, sites, first, settings.hyperparameters, settings.seed, settings.device, reporter.step
-            )
-            log.metrics(settings.hyperparameters.rounds, _comparison_metrics(comparison))
-        reporter.phase("drawing")
-        for picture in _draw(task, settings, sites, watch.history, comparison):
-            log.file(picture)
-        log.flush()
-        reporter.phase("registering the global model")
-        model = registry.register(
-            log, settings.model_name, task, federation.state, _tags(settings, sites, federation.state, parent)
-        )
-        done.append(model)
-        outcome = Outcome(
-            task,
-            settings,
-            sites,
-            watch.history,
-            federation.state,
-            comparison,
-            model,
-            parent,
-            time.perf_counter() - started,
-        )
-        result = settings.out / "result.json"
-        result.write_text(json.dumps(outcome.as_json(), indent=2) + "\n", encoding="utf-8")
-        log.file(result)
+        try:
+            # 2. Training, and the comparison with other ways of training.
+            history, state, comparison = _train(task, settings, sites, start, parent, log, reporter)
+            # 3. The version: it is made last, when all that it says of itself is stored.
+            reporter.phase("registering the global model")
+            save_bundle(settings.out / MODEL, task, state)
+            tags = _tags(settings, sites, state, parent)
+            model = registry.register(log, settings.model_name, task, state, tags, parent)
+        except KeyboardInterrupt as error:
+            # The command line shows this to whoever interrupted.
+            made = registry.made_by(settings.model_name, log.run_id)
+            error.add_note(f"{made.name} version {made.version} was registered" if made else "nothing was registered")
+            raise
+    seconds = time.perf_counter() - started
+    outcome = Outcome(task, settings, sites, history, state, comparison, model, parent, seconds)
+    _write_result(outcome, log)
     return outcome
+
+
+def _train(
+    task: Task,
+    settings: RunSettings,
+    sites: Sequence[Site],
+    start: ModelState,
+    parent: ModelVersion | None,
+    log: RunLog,
+    reporter: Reporter,
+) -> tuple[list[RoundRecord], ModelState, Comparison | None]:
+    from server.registry_names import metric_path
+    from server.simulation.plots import draw_learning_curve, draw_partition
+
+    h = settings.hyperparameters
+    # The picture is known before training; storing it now shows that files can be stored at all.
+    draw_partition(settings.out / PARTITION, task.schema.classes, sites, str(settings.partition))
+    log.file(settings.out / PARTITION)
+    watch = _Watch(reporter, h.rounds, log, metric_path)
+    reporter.phase("training", h.rounds)
+    federation = make_federation(task, settings, len(sites), start, watch, parent)
+    run_engine(task, settings, federation, sites)
+    comparison = None
+    if settings.compare:
+        reporter.phase("comparing with hospitals alone and pooled data", passes(len(sites), h))
+        first = replace(start, frozen=federation.state.frozen)
+        comparison = compare(task, sites, first, h, settings.seed, settings.device, reporter.step)
+        log.metrics(h.rounds, _comparison_metrics(comparison))
+    draw_learning_curve(settings.out / CURVE, settings.task, watch.history, comparison)
+    log.file(settings.out / CURVE)
+    log.flush()
+    return watch.history, federation.state, comparison
+
+
+def _write_result(outcome: Outcome, log: RunLog) -> None:
+    path, model = outcome.settings.out / RESULT, outcome.model
+    try:
+        path.write_text(json.dumps(outcome.as_json(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise FlopsError(
+            f"{model.name} version {model.version} is registered, but {path} cannot be written: {error.strerror}"
+        ) from error
+    try:
+        log.file(path)
+    except Exception:
+        _log.warning("%s could not be stored with the run; the version is registered", path, exc_info=True)
 
 
 def prepare_output(out: Path) -> None:
@@ -216,76 +179,18 @@ def prepare_output(out: Path) -> None:
     """
     probe = out / ".write-test"
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        (out / MODEL).mkdir(parents=True, exist_ok=True)
+        for name in (CURVE, PARTITION, RESULT):
+            with (out / name).open("ab"):
+                pass
+            if (out / name).stat().st_size == 0:
+                (out / name).unlink()
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
         raise SettingsError(
             f"output folder {out} cannot be written: {error.strerror}; choose another with --out"
         ) from error
-
-
-def make_federation(
-    task: Task,
-    settings: RunSettings,
-    hospitals: int,
-    start: ModelState,
-    observer: Observer,
-    parent: ModelVersion | None = None,
-) -> Federation:
-    """Make the federation that these settings describe."""
-    seed = settings.seed
-    if parent is not None:
-        # Another part of the same training: new draws, still fixed by seed and parent.
-        seed = int(np.random.SeedSequence([settings.seed, parent.version]).generate_state(1)[0])
-    plan = Plan(
-        task,
-        settings.hyperparameters.rounds,
-        settings.hyperparameters,
-        settings.fraction,
-        seed,
-        settle_statistics=parent is None,
-        hospitals=hospitals,
-    )
-    spec = settings.strategy_spec
-    strategy = make_strategy(spec, settings.strategy_options, settings.hyperparameters)
-    return Federation(plan, strategy, start, observer, report_initial_loss=spec.initial_loss)
-
-
-def run_engine(task: Task, settings: RunSettings, federation: Federation, sites: Sequence[Site]) -> None:
-    """Run a federation's rounds on the engine that the settings name."""
-    create_client_app = _load_client_part()
-    server_app = create_server_app(federation)
-    if settings.engine == "ray":
-        from server.simulation.ray_engine import run_ray
-
-        run_ray(server_app, create_client_app, task, sites, settings.device)
-        return
-    from server.simulation.cohort import CohortTrainer
-    from server.simulation.local import run_local
-
-    trainer = CohortTrainer(task, sites, settings.device)
-
-    def site_of(context: Context) -> Site:
-        return sites[int(context.node_config["partition-id"])]
-
-    def prepare(batch: Sequence[tuple[Message, Context]]) -> None:
-        kinds = {message.metadata.message_type for message, _ in batch}
-        if kinds == {messages.TRAIN}:
-            state = messages.read_state(batch[0][0])
-            config = messages.read_train_config(messages.read_config(batch[0][0]))
-            trainer.announce([TrainRequest(site_of(context), state, config) for _, context in batch])
-        elif kinds == {messages.EVALUATE}:
-            state = messages.read_state(batch[0][0])
-            trainer.announce_evaluation(state, [site_of(context).holdout for _, context in batch])
-
-    run_local(server_app, create_client_app(site_of, lambda: trainer), len(sites), prepare)
-
-
-def _load_client_part() -> Any:
-    """Return what makes the client app, without importing the client by name."""
-    (entry,) = importlib.metadata.entry_points(group="flops.apps", name="client")
-    return entry.load()
 
 
 def _start(task: Task, settings: RunSettings, registry: Registry) -> tuple[ModelVersion | None, ModelState]:
@@ -297,7 +202,10 @@ def _start(task: Task, settings: RunSettings, registry: Registry) -> tuple[Model
         raise SettingsError(
             f"--continue: model '{settings.model_name}' has no version yet; run without --continue first"
         )
-    stored_task, state = registry.load(parent)
+    try:
+        stored_task, state = registry.load(parent)
+    except SettingsError as error:
+        raise SettingsError(f"--continue: version {parent.version} of '{settings.model_name}': {error}") from error
     same_task = json.dumps(stored_task.reference) == json.dumps(task.reference)
     if state.signature != fresh.signature or not same_task:
         raise SettingsError(
@@ -329,18 +237,3 @@ def _comparison_metrics(comparison: Comparison) -> dict[str, float]:
     for name in comparison.pooled.metrics:
         values[f"local_{name}"] = float(np.mean([e.metrics[name] for e in comparison.local.values()]))
     return values
-
-
-def _draw(
-    task: Task,
-    settings: RunSettings,
-    sites: Sequence[Site],
-    history: Sequence[RoundRecord],
-    comparison: Comparison | None,
-) -> list[Path]:
-    from server.simulation.plots import draw_learning_curve, draw_partition
-
-    curve, partition = settings.out / "learning-curve.png", settings.out / "partition.png"
-    draw_learning_curve(curve, settings.task, history, comparison)
-    draw_partition(partition, task.schema.classes, sites, str(settings.partition))
-    return [curve, partition]

@@ -68,6 +68,10 @@ class RunSettings:
 
     def as_parameters(self) -> dict[str, Any]:
         """Return flat plain values, for the registry."""
+        import torch
+
+        from fl import __version__
+
         values: dict[str, Any] = {
             name: value
             for name, value in asdict(self).items()
@@ -76,6 +80,8 @@ class RunSettings:
         values |= asdict(self.hyperparameters)
         values |= {f"strategy.{name}": value for name, value in self.strategy_options.items()}
         values["partition"] = str(self.partition)
+        # The same seed gives the same bits only with the same of these.
+        values |= {"flops": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
         if self.schema is not None:
             values["schema"] = str(self.schema)
             values["data"] = ", ".join(str(path) for path in self.data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fl.data.dataset import Dataset, Site, concatenate, split_site
 from fl.data.partition import deal
 from fl.data.schema import TableSchema
@@ -44,6 +46,8 @@ def _shares(task: Task, settings: RunSettings) -> dict[str, Dataset]:
         clients = settings.clients or task.clients
     else:
         raise SettingsError(f"task '{settings.task}' has no data to deal")
+    if settings.partition.kind == "dirichlet" and not np.issubdtype(whole.y.dtype, np.integer):
+        raise SettingsError("partition 'dirichlet' skews classes, and this task has none; use iid or unequal:SIGMA")
     parts = deal(settings.partition, whole.y, clients, settings.seed)
     width = len(str(clients))
     return {f"hospital-{i:0{width}}": whole.take(part) for i, part in enumerate(parts, start=1)}

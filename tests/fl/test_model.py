@@ -79,5 +79,7 @@ def test_the_predictor_takes_one_image_or_a_batch_and_names_what_is_wrong(tmp_pa
     np.testing.assert_allclose(frame.filter(like="probability_").sum(axis=1), 1.0, rtol=1e-5)
     with pytest.raises(DataError, match="the task's have"):
         predictor.predict(np.zeros((2, 1, 7, 7)))
+    with pytest.raises(DataError, match="the task's have"):
+        predictor.predict(5)
     with pytest.raises(DataError, match="from 0 to 1"):
         predictor.predict(np.full((1, 1, 8, 8), 7.0))

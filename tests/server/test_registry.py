@@ -14,7 +14,8 @@ import pytest
 from fl.errors import FlopsError, RegistryUnreachable
 from fl.model import initial_state
 from fl.tasks import find_task
-from server.registry import Registry, public_uri
+from server.registry import Registry
+from server.registry_names import metric_path, public_uri
 
 DIGITS = find_task("digits")
 
@@ -27,7 +28,7 @@ def registry(here):
 def register(registry, seed=0, **tags):
     state = initial_state(DIGITS, seed)
     with registry.run("test", {"lr": 0.1}) as log:
-        log.metrics(1, {"accuracy": 0.5, "hospital/Gießen: süd/loss": 1.0})
+        log.metrics(1, {"accuracy": 0.5, f"hospital/{metric_path('Gießen: süd')}/loss": 1.0})
         return registry.register(log, "flops-digits", DIGITS, state, tags), state
 
 
@@ -56,7 +57,7 @@ def test_a_run_keeps_settings_numbers_and_tags(registry, here):
     assert run.info.status == "FINISHED"
     assert run.data.params == {"lr": "0.1"}
     assert run.data.metrics["accuracy"] == 0.5
-    assert "hospital/Gie_en_ s_d/loss" in run.data.metrics
+    assert f"hospital/{metric_path('Gießen: süd')}/loss" in run.data.metrics
     assert client.get_model_version("flops-digits", "1").tags["parent"] == "7"
     assert (here / "flops-registry" / "mlflow.db").exists()
 
@@ -141,11 +142,59 @@ def test_what_is_no_uri_is_refused(here):
         Registry("ftp://example.org")
 
 
+@pytest.mark.parametrize("name", ["北京", "A//B", "../x", "x" * 300, "a:b", " ", ".."])
+def test_mlflow_takes_any_hospitals_name_and_keeps_them_apart(registry, name):
+    with registry.run("test", {}) as log:
+        log.metrics(1, {f"hospital/{metric_path(n)}/loss": 1.0 for n in (name, name + "/")})
+
+    assert len(mlflow.MlflowClient(registry.uri).get_run(log.run_id).data.metrics) == 2
+
+
+def test_training_from_a_version_that_is_no_longer_the_newest_is_refused(registry):
+    first, state = register(registry, 1)
+    second, _ = register(registry, 2)
+
+    with registry.run("late", {}) as log, pytest.raises(FlopsError, match="version 1 is no longer the newest"):
+        registry.register(log, "flops-digits", DIGITS, state, {}, parent=first)
+
+    assert registry.latest("flops-digits") == second
+
+
+def test_several_first_runs_at_once_all_find_their_registry(here):
+    script = "from server.registry import Registry; Registry()"
+    started = [
+        subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+
+    ended = [process.communicate(timeout=120)[1] for process in started]
+
+    assert [process.returncode for process in started] == [0, 0, 0], ended
+
+
+def test_a_relative_database_is_in_the_working_folder(here):
+    registry = Registry("sqlite:///sub/mlflow.db")
+    register(registry)
+
+    assert (here / "sub" / "mlflow.db").exists()
+    assert list((here / "sub" / "artifacts").iterdir())
+
+
+def test_a_deleted_experiment_is_one_line(registry):
+    client = mlflow.MlflowClient(registry.uri)
+    client.delete_experiment(client.get_experiment_by_name("flops").experiment_id)
+
+    with pytest.raises(RegistryUnreachable, match="experiment 'flops' is deleted; restore it"):
+        Registry()
+
+
 @pytest.mark.parametrize(
     ("uri", "shown"),
     [
         ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
         ("https://me:pw@mlflow.example.org/x", "https://mlflow.example.org/x"),
+        ("http://me:p@ss@host:5000", "http://host:5000"),
+        ("postgresql+psycopg2://me:pw@host/db", "postgresql+psycopg2://host/db"),
     ],
 )
 def test_a_uri_is_shown_without_its_password(uri, shown):

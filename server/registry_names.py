@@ -1,0 +1,59 @@
+"""Names around the model registry: where it is, how that is shown, how hospitals are called in it.
+
+Nothing here imports MLflow.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fl.errors import RegistryUnreachable
+
+FOLDER = "flops-registry"
+"""The embedded registry's folder, in the folder one works in."""
+
+
+def default_uri() -> str:
+    """Return the tracking URI that the environment names, or the embedded one's."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    return configured or f"sqlite:///{(Path.cwd() / FOLDER / 'mlflow.db').resolve()}"
+
+
+def metric_path(name: str) -> str:
+    """Return a hospital's name as MLflow takes it in a metric's name.
+
+    Letters and digits of any script, spaces and ``_-.`` stay; what else there is becomes ``_``, and a checksum
+    keeps names apart that would then be the same.
+    """
+    clean = "".join(c if c.isalnum() or c in "_- ." else "_" for c in name)[:80].strip(" .")
+    return name if clean == name else f"{clean}-{zlib.crc32(name.encode()):08x}"
+
+
+def embedded_database(uri: str) -> Path | None:
+    """Return the file of an SQLite URI, relative ones in the folder one works in; None for a server.
+
+    Raises:
+        RegistryUnreachable: the URI is of no kind that can be used.
+    """
+    scheme, separator, rest = uri.partition("://")
+    kind = scheme.partition("+")[0]
+    if kind == "sqlite":
+        path = rest.partition("?")[0].removeprefix("/")
+        return (Path.cwd() / path).resolve() if path else None
+    if kind == "databricks" or (separator and kind in ("http", "https", "postgresql", "mysql", "mssql")):
+        return None
+    raise RegistryUnreachable(
+        f"MLFLOW_TRACKING_URI: '{kind or uri}' is no kind of tracking URI that can be used; "
+        "http(s)://…, sqlite:///… or another database of MLflow's"
+    )
+
+
+def public_uri(uri: str | None = None) -> str:
+    """Return a tracking URI, by default the one in use, without user and password."""
+    parts = urlsplit(uri or default_uri())
+    if "@" not in parts.netloc:
+        return uri or default_uri()
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
