@@ -30,6 +30,7 @@ SIDES = ("hand", "ours", "ray")
 def _federation(clients: int, engine: str) -> dict[str, Any]:
     """Run FLOps' own apps on an engine, without registry and pictures; return training seconds."""
     from fl.model import initial_state
+    from fl.training.threads import suitable_threads
     from server.simulation.federate import make_federation, run_engine
     from server.simulation.settings import settle
     from server.simulation.sites import make_sites
@@ -57,7 +58,8 @@ def _federation(clients: int, engine: str) -> dict[str, Any]:
     )
     sites, watch = make_sites(task, settings), Watch()
     federation = make_federation(task, settings, len(sites), initial_state(task, 0), watch)
-    run_engine(task, settings, federation, sites)
+    with suitable_threads(task):
+        run_engine(task, settings, federation, sites)
     return {"seconds": watch.seconds, "accuracy": watch.accuracy}
 
 
@@ -71,7 +73,7 @@ def run_ray(clients: int) -> dict[str, Any]:
 
 def run_hand(clients: int) -> dict[str, Any]:
     """Run the loop that a researcher would write: one model, refilled for each hospital in turn."""
-    import torch  # Before FLOps, which would set how torch's threads wait: this side has PyTorch's own way.
+    import torch
 
     from fl.model import initial_state
     from fl.tasks.digits import digits

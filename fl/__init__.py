@@ -1,9 +1,8 @@
 """What server and client share: tasks, data, training, the message contract, settings, errors.
 
 Importing this package sends nothing anywhere and asks its libraries for the same: usage statistics and
-update checks are off unless the environment says otherwise. It also asks OpenMP's threads to sleep while they
-wait: where they spin, two trainings on one machine slow each other down tenfold. Both must come before the
-libraries' own import, which is why they stand here.
+update checks are off unless the environment says otherwise. It must come before the libraries' own import,
+which is why it stands here.
 """
 
 import os
@@ -15,6 +14,5 @@ for _name, _value in {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ class ModelVersion:
     version: int
     run_id: str
     source: str
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class Registry:
@@ -293,7 +294,7 @@ def _signature(task: Task) -> Any:
 
 
 def _version(found: Any) -> ModelVersion:
-    return ModelVersion(found.name, int(found.version), str(found.run_id), str(found.source))
+    return ModelVersion(found.name, int(found.version), str(found.run_id), str(found.source), dict(found.tags))
 
 
 def _reason(error: BaseException) -> str:

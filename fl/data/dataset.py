@@ -55,14 +55,14 @@ def site_key(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def split_site(name: str, data: Dataset, fraction: float = HOLDOUT_FRACTION) -> Site:
+def split_site(name: str, data: Dataset, seed: int, fraction: float = HOLDOUT_FRACTION) -> Site:
     """Split a hospital's examples into training and hold-out.
 
-    An example's own values decide where it belongs, so it stays there whatever else changes: the seed, the
-    hospital that has it, the examples beside it. No later job trains on what an earlier one was judged by. From
-    two examples on both parts hold at least one, where need be by moving one example.
+    The seed and an example's own values decide where it belongs, so it stays there whatever else changes: the
+    hospital that has it, the examples beside it. No later job with that seed trains on what an earlier one was
+    judged by. From two examples on both parts hold at least one, where need be by moving one example.
     """
-    draws = _draws(data)
+    draws = _draws(data, seed)
     held = draws < fraction
     if len(data) > 1 and not held.any():
         held[draws.argmin()] = True
@@ -71,11 +71,11 @@ def split_site(name: str, data: Dataset, fraction: float = HOLDOUT_FRACTION) -> 
     return Site(name, train=data.take(np.flatnonzero(~held)), holdout=data.take(np.flatnonzero(held)))
 
 
-def _draws(data: Dataset) -> NDArray[np.float64]:
-    """Return for each example a number from 0 to 1 that looks random and depends on its values alone."""
+def _draws(data: Dataset, seed: int) -> NDArray[np.float64]:
+    """Return for each example a number from 0 to 1 that looks random: the seed and its values fix it."""
     x, y = np.ascontiguousarray(data.x), np.ascontiguousarray(data.y)
-    draws = np.empty(len(data))
+    draws, key = np.empty(len(data)), str(seed).encode()
     for row in range(len(data)):
-        digest = hashlib.blake2b(x[row].tobytes() + y[row].tobytes(), digest_size=8).digest()
+        digest = hashlib.blake2b(x[row].tobytes() + y[row].tobytes(), digest_size=8, key=key).digest()
         draws[row] = int.from_bytes(digest, "big") / 2**64
     return draws

@@ -58,7 +58,7 @@ breast_cancer = Task(
     model=lambda: perceptron(SCHEMA.width, len(SCHEMA.classes)),
     loss=cross_entropy,
     metrics={"accuracy": accuracy},
-    hyperparameters=Hyperparameters(rounds=20, local_epochs=1, batch_size=16, lr=0.02, momentum=0.9),
+    hyperparameters=Hyperparameters(rounds=20, local_epochs=2, batch_size=16, lr=0.05, momentum=0.5),
     clients=5,
     load=_load,
 ).with_reference(task="breast-cancer")

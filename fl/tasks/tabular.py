@@ -19,7 +19,7 @@ HIDDEN = (32, 16)
 """Units of the hidden layers."""
 
 DESCRIPTION = "any CSV or Parquet that a schema describes; needs --data and --schema"
-HYPERPARAMETERS = Hyperparameters(rounds=20, local_epochs=1, batch_size=16, lr=0.02, momentum=0.9)
+HYPERPARAMETERS = Hyperparameters(rounds=20, local_epochs=2, batch_size=16, lr=0.05, momentum=0.5)
 
 
 def perceptron(features: int, classes: int, hidden: tuple[int, ...] = HIDDEN) -> nn.Module:

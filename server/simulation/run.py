@@ -13,6 +13,7 @@ import numpy as np
 from fl.bundle import save_bundle
 from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
+from fl.training.threads import suitable_threads, thread_count
 from server.rounds import cohort_size
 from server.simulation.compare import compare, passes
 from server.simulation.federate import make_federation, run_engine
@@ -95,24 +96,26 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
 
         require_ray()
     prepare_output(settings.out)
-    sites = make_sites(task, settings)
+    fresh = initial_state(task, settings.seed)
+    registry = _open(reporter) if settings.continued else None
+    parent, start = (None, fresh) if registry is None else _parent(task, settings, registry, fresh)
+    # What the parent was judged by stays held out.
+    split_seed = settings.seed if parent is None else int(parent.tags.get("split_seed", settings.seed))
+    sites = make_sites(task, settings, split_seed)
     cohort = cohort_size(len(sites), settings.fraction)
     check_cohort(settings.strategy_spec, settings.strategy_options, cohort)
     check_task(task, sites)
-    reporter.phase("opening the model registry")
-    from server.registry import Registry
-
-    registry = Registry()
-    parent, start = _start(task, settings, registry)
+    registry = registry or _open(reporter)
     name = f"{settings.task} · {settings.strategy} · {len(sites)} hospitals"
-    with registry.run(name, {**settings.as_parameters(), "clients": len(sites)}) as log:
+    parameters = {**settings.as_parameters(), "clients": len(sites), "threads": thread_count(task)}
+    with registry.run(name, parameters) as log:
         try:
             # 2. Training, and the comparison with other ways of training.
             history, state, comparison = _train(task, settings, sites, start, parent, log, reporter)
             # 3. The version: it is made last, when all that it says of itself is stored.
             reporter.phase("registering the global model")
             save_bundle(settings.out / MODEL, task, state)
-            tags = _tags(settings, sites, state, parent)
+            tags = _tags(settings, sites, state, parent) | {"split_seed": str(split_seed)}
             model = registry.register(log, settings.model_name, task, state, tags, parent)
         except KeyboardInterrupt as error:
             # The command line shows this to whoever interrupted.
@@ -144,12 +147,14 @@ def _train(
     watch = _Watch(reporter, h.rounds, log, metric_path)
     reporter.phase("training", h.rounds)
     federation = make_federation(task, settings, len(sites), start, watch, parent)
-    run_engine(task, settings, federation, sites)
+    with suitable_threads(task):
+        run_engine(task, settings, federation, sites)
     comparison = None
     if settings.compare:
         reporter.phase("comparing with hospitals alone and pooled data", passes(len(sites), h))
         first = replace(start, frozen=federation.state.frozen)
-        comparison = compare(task, sites, first, h, settings.seed, settings.device, reporter.step)
+        with suitable_threads(task):
+            comparison = compare(task, sites, first, h, settings.seed, settings.device, reporter.step)
         log.metrics(h.rounds, _comparison_metrics(comparison))
     draw_learning_curve(settings.out / CURVE, settings.task, watch.history, comparison)
     log.file(settings.out / CURVE)
@@ -193,10 +198,17 @@ def prepare_output(out: Path) -> None:
         ) from error
 
 
-def _start(task: Task, settings: RunSettings, registry: Registry) -> tuple[ModelVersion | None, ModelState]:
-    fresh = initial_state(task, settings.seed)
-    if not settings.continued:
-        return None, fresh
+def _open(reporter: Reporter) -> Registry:
+    reporter.phase("opening the model registry")
+    from server.registry import Registry  # Takes a second, and only now.
+
+    return Registry()
+
+
+def _parent(
+    task: Task, settings: RunSettings, registry: Registry, fresh: ModelState
+) -> tuple[ModelVersion, ModelState]:
+    """Return the newest version and its model, which must be one of this task."""
     parent = registry.latest(settings.model_name)
     if parent is None:
         raise SettingsError(

@@ -81,7 +81,7 @@ class RunSettings:
         values |= {f"strategy.{name}": value for name, value in self.strategy_options.items()}
         values["partition"] = str(self.partition)
         # The same seed gives the same bits only with the same of these.
-        values |= {"flops": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        values |= {"flops": __version__, "torch": torch.__version__}
         if self.schema is not None:
             values["schema"] = str(self.schema)
             values["data"] = ", ".join(str(path) for path in self.data)

@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from server.simulation.settings import RunSettings
 
 
-def make_sites(task: Task, settings: RunSettings) -> list[Site]:
+def make_sites(task: Task, settings: RunSettings, split_seed: int | None = None) -> list[Site]:
     """Return the hospitals, in the order of their names' first appearance.
+
+    Args:
+        task: what is learned.
+        settings: how the data is dealt.
+        split_seed: decides what is held out; by default the settings' seed.
 
     Raises:
         DataError: a data file does not fit its schema.
         SettingsError: the partition does not fit the data.
     """
-    sites = [split_site(name, data) for name, data in _shares(task, settings).items()]
+    seed = settings.seed if split_seed is None else split_seed
+    sites = [split_site(name, data, seed) for name, data in _shares(task, settings).items()]
     if not any(len(site.holdout) for site in sites):
         raise SettingsError(
             f"none of the {len(sites)} hospitals has two examples, so nothing is left to evaluate on; lower --clients"

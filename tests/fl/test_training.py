@@ -11,6 +11,7 @@ from fl.tasks import find_task
 from fl.tasks.base import Task
 from fl.training import TrainRequest, TrainSettings
 from fl.training.sequential import SequentialTrainer
+from fl.training.threads import suitable_threads
 
 DIGITS = find_task("digits")
 SETTINGS = TrainSettings(round=1, seed=0, local_epochs=2, batch_size=16, lr=0.1, momentum=0.5)
@@ -110,3 +111,14 @@ def test_weights_in_a_request_are_not_changed():
     SequentialTrainer(DIGITS).train(TrainRequest(site(20), ModelState(start.arrays, start.frozen), SETTINGS))
 
     assert start.digest() == before
+
+
+def test_small_models_work_with_one_thread_and_large_ones_with_all():
+    large = dataclasses.replace(DIGITS, model=lambda: nn.Linear(1000, 1000))
+    before = torch.get_num_threads()
+
+    with suitable_threads(DIGITS):
+        assert torch.get_num_threads() == 1
+    with suitable_threads(large):
+        assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before

@@ -11,9 +11,11 @@ import time
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
 
+from fl.bundle import load_bundle
 from tests.server.hospitals import SIZES, write_hospitals
 
 QUICK = ("run", "breast-cancer", "--rounds", 2)
@@ -117,6 +119,8 @@ def test_four_files_with_missing_values_make_a_model_that_fills_them(flops, here
     model = mlflow.pyfunc.load_model("models:/flops-tabular/1")
     patients = pd.DataFrame({"age": [80.0, 40.0, None], "lactate": [6.0, 0.8, 5.5], "ward": ["icu", "general", None]})
     assert list(model.predict(patients)["label"]) == ["yes", "no", "yes"]
+    # Whole numbers do too, and columns that may be missing may be left out.
+    assert list(model.predict(pd.DataFrame({"age": [80, 40], "lactate": [6, 1]}))["label"]) == ["yes", "no"]
 
 
 def test_a_site_column_gives_the_same_federation_as_files(flops, here):
@@ -296,11 +300,17 @@ def test_debug_shows_the_traceback_wherever_it_stands(flops, here):
 
 
 @pytest.mark.parametrize(
-    ("sent", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")], ids=str
+    ("engine", "sent", "code", "said"),
+    [
+        ("local", signal.SIGINT, 130, "interrupted"),
+        ("local", signal.SIGTERM, 143, "terminated"),
+        pytest.param("ray", signal.SIGINT, 130, "interrupted", marks=pytest.mark.ray),
+    ],
+    ids=str,
 )
-def test_an_end_in_the_middle_leaves_no_version(here, sent, code, said):
+def test_an_end_in_the_middle_leaves_no_version(here, engine, sent, code, said):
     process = subprocess.Popen(
-        [sys.executable, "-m", "fl.cli", "run", "digits", "--rounds", "500"],
+        [sys.executable, "-m", "fl.cli", "run", "digits", "--rounds", "500", "--engine", engine],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -311,7 +321,7 @@ def test_an_end_in_the_middle_leaves_no_version(here, sent, code, said):
     for line in process.stderr:
         if line.startswith("training"):
             break
-    time.sleep(1.5)
+    time.sleep(1.5 if engine == "local" else 8)
     process.send_signal(sent)
     out, err = process.communicate(timeout=60)
 
@@ -322,6 +332,114 @@ def test_an_end_in_the_middle_leaves_no_version(here, sent, code, said):
     with sqlite3.connect(here / "flops-registry" / "mlflow.db") as connection:
         assert connection.execute("select status from runs").fetchall() == [("KILLED",)]
     assert out == ""
+
+
+OWN = """
+from torch import nn
+from fl.tasks.breast_cancer import breast_cancer as base
+from dataclasses import replace
+import numpy as np
+from fl.data.dataset import Dataset
+from fl.data.schema import ArraySchema
+
+print("loaded")
+
+def fails(outputs, targets):
+    if len(outputs) > 2:
+        raise ValueError("no such lesion")
+    return base.loss(outputs, targets)
+
+failing = replace(base, loss=fails)
+mean = replace(base, loss=lambda o, t: base.loss(o, t).mean())
+wide = replace(base, load=lambda: Dataset(np.zeros((40, 7)), np.zeros(40, dtype=np.int64)))
+
+def numbers():
+    x = np.random.default_rng(0).random((60, 4), dtype=np.float32)
+    return Dataset(x, x.sum(axis=1))
+
+regression = replace(
+    base, schema=ArraySchema((4,), 0, 1), model=lambda: nn.Linear(4, 1), metrics={}, load=numbers,
+    loss=lambda o, t: (o[:, 0] - t) ** 2,
+)
+"""
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+def test_a_task_that_fails_in_training_names_the_hospital(flops, here, monkeypatch, engine):
+    (here / "own_tasks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(here))
+
+    ended = flops("run", "--task", "own_tasks:failing", "--engine", engine)
+
+    assert ended.code == 1
+    assert ended.line == "hospital-1 failed in round 1: ValueError: no such lesion"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mean", "the loss must be one number an example, shape [2], but has shape []"),
+        ("wide", "examples have shape [7], the schema says [30]"),
+    ],
+)
+def test_a_task_that_does_not_fit_is_known_before_training(flops, here, monkeypatch, name, said):
+    (here / "own_tasks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(here))
+
+    ended = flops("run", "--task", f"own_tasks:{name}")
+
+    assert ended.code == 2
+    assert said in ended.line
+
+
+def test_a_task_without_classes_and_metrics_that_prints_still_gives_pure_json(flops, here, monkeypatch):
+    (here / "own_tasks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(here))
+    monkeypatch.delitem(sys.modules, "own_tasks", raising=False)
+
+    ended = flops("run", "--task", "own_tasks:regression", "--rounds", 3, "--compare", "--json")
+
+    assert ended.json["accuracy"] is None
+    assert ended.json["loss"] > 0
+    assert "loaded" in ended.err
+    mlflow.set_tracking_uri(f"sqlite:///{here}/flops-registry/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/flops-own_tasks-regression/1")
+    assert len(model.predict(np.full((2, 4), 0.3, dtype=np.float32))["prediction"]) == 2
+
+
+def test_people_see_a_task_without_metrics_too(flops, here, monkeypatch):
+    (here / "own_tasks.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(here))
+
+    ended = flops("run", "--task", "own_tasks:regression", "--rounds", 2, "--compare")
+
+    assert ended.code == 0
+    assert "each hospital alone" in ended.out
+
+
+def test_a_result_that_cannot_be_written_is_known_before_training(flops, here):
+    (here / "out" / "result.json").mkdir(parents=True)
+
+    ended = flops(*QUICK, "--out", here / "out")
+
+    assert ended.code == 2
+    assert "cannot be written" in ended.line
+    assert versions(here) == 0
+
+
+def test_the_trained_model_is_in_the_output_folder_too(flops, here):
+    result = flops(*QUICK, "--json").json
+
+    _, state = load_bundle(Path(result["out"]) / "model")
+
+    assert state.digest() == result["model"]["digest"]
+
+
+def test_as_many_hospitals_as_patients_leave_nothing_to_evaluate_on(flops, here):
+    ended = flops("run", "breast-cancer", "--clients", 569)
+
+    assert ended.code == 2
+    assert "nothing is left to evaluate on; lower --clients" in ended.line
 
 
 @pytest.mark.ray
