@@ -133,6 +133,18 @@ def main(arguments: list[str] | None = None) -> int:
         _on_terminate(before)
 
 
+def entry() -> None:
+    """Run the command line as a process of its own."""
+    code = main()
+    others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    if code in (INTERRUPTED, TERMINATED) and others:
+        # Flower's simulation leaves threads that wait for ever once it is interrupted; all is cleaned up by now.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 def _raise_terminated(*_: object) -> None:
     raise Terminated
 
@@ -154,4 +166,4 @@ def _failed(message: str, code: int, debug: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -74,14 +74,15 @@ class Registry:
             RegistryUnreachable: it does not answer, or is none.
         """
         self.uri = uri or default_uri()
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
         self._database = embedded_database(self.uri)
         try:
             if self._database is not None:
                 self._database.parent.mkdir(parents=True, exist_ok=True)
                 self.uri = f"sqlite:///{self._database}"
+                _check_writable(self._database)
             with self._alone():  # Two that start at once would both make the tables.
+                if self._database is not None and not self._database.exists():
+                    _make_database(self._database)
                 self._client = MlflowClient(self.uri, self.uri)
                 self._experiment = self._find_experiment()
         except Exception as error:
@@ -212,6 +213,23 @@ class Registry:
         if found is None or found.lifecycle_stage != "active":
             raise ValueError(f"experiment '{name}' is deleted; restore it, or set MLFLOW_EXPERIMENT_NAME")
         return str(found.experiment_id)
+
+
+def _check_writable(database: Path) -> None:
+    """Fail at once where MLflow would try for minutes."""
+    (database.parent / "artifacts").mkdir(exist_ok=True)
+    for path in (database.parent, database.parent / "artifacts", database):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} cannot be written")
+
+
+def _make_database(database: Path) -> None:
+    """Make the tables under another name: a process that ends in between leaves no half-made database."""
+    unfinished = database.with_name(f".{database.name}.new")
+    unfinished.unlink(missing_ok=True)
+    uri = f"sqlite:///{unfinished}"
+    MlflowClient(uri, uri).get_experiment_by_name(EXPERIMENT)
+    unfinished.replace(database)
 
 
 class RunLog:

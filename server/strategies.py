@@ -219,6 +219,7 @@ def parse_options(spec: StrategySpec, pairs: Sequence[str]) -> dict[str, float]:
         SettingsError: unknown name, value out of range, or a pair that is none.
     """
     values: dict[str, float] = {name: option.default for name, option in spec.options.items()}
+    given: set[str] = set()
     for pair in pairs:
         name, equals, text = pair.partition("=")
         name = name.strip().replace("-", "_")
@@ -229,6 +230,9 @@ def parse_options(spec: StrategySpec, pairs: Sequence[str]) -> dict[str, float]:
             raise SettingsError(
                 f"strategy {spec.name} has no option '{name}'{nearest(name, spec.options)}; it takes: {known}"
             )
+        if name in given:
+            raise SettingsError(f"strategy option '{name}' is given twice")
+        given.add(name)
         values[name] = spec.options[name].parse(name, text.strip())
     return values
 

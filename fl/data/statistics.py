@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fl.errors import DataError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -58,6 +60,9 @@ def normalisation(sums: ColumnSums, schema: TableSchema) -> dict[str, NDArray[np
         ``statistics.fill``, ``statistics.mean`` and ``statistics.std``, each float64 of shape ``(features,)``.
         A numeric column is filled with its mean and scaled to mean 0 and standard deviation 1; a column that
         never varies keeps 1. A categorical one is filled with its most frequent category, and not scaled.
+
+    Raises:
+        DataError: a column is to be filled from the data, and nobody has a value.
     """
     count = np.maximum(sums.count, 1.0)
     mean = sums.total / count
@@ -69,6 +74,8 @@ def normalisation(sums: ColumnSums, schema: TableSchema) -> dict[str, NDArray[np
     start = 0
     for column in schema.columns:
         stop = start + column.width
+        if column.missing in ("mean", "most-frequent") and not sums.count[start:stop].any():
+            raise DataError("no hospital has a value, so there is none to fill in", column=column.name)
         if column.kind == "categorical":
             fill[start:stop] = 0.0
             fill[start + int(np.argmax(sums.total[start:stop]))] = 1.0

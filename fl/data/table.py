@@ -149,7 +149,7 @@ def _read_csv(path: Path) -> dict[str, Cells]:
 
 def _check_lines(path: Path) -> None:
     """Refuse what would make later row numbers wrong or unreadable: other encodings, empty rows in between."""
-    empty, quoted = None, False
+    empty, quoted, opened = None, False, 0
     with path.open("rb") as raw:
         for row, line in enumerate(raw, start=1):
             try:
@@ -160,7 +160,10 @@ def _check_lines(path: Path) -> None:
                 empty = empty or row
             elif empty is not None:
                 raise DataError("the row is empty; remove it", file=path, row=empty)
-            quoted ^= line.count(b'"') % 2 == 1
+            if line.count(b'"') % 2 == 1:
+                quoted, opened = not quoted, row
+    if quoted:
+        raise DataError("a quote that opens here is never closed", file=path, row=opened)
 
 
 def _csv_error(path: Path, text: str) -> DataError:
@@ -201,6 +204,8 @@ def _check_header(path: Path, header: list[str], schema: TableSchema) -> None:
     extra = [name for name in header if name not in wanted]
     for name in wanted:
         if name not in header:
+            if len(header) == 1 and any(mark in header[0] for mark in ";\t|"):
+                raise DataError("the values are not separated by commas; save the file with commas", file=path, row=1)
             raise DataError(
                 f"the column is missing{nearest(name, extra)}; the file has: {', '.join(header)}",
                 file=path,

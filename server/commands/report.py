@@ -50,6 +50,7 @@ class ConsoleReporter:
             TimeRemainingColumn(compact=True),
             console=self._console,
             transient=True,
+            disable=not self._console.is_terminal,
         )
         self._task: Any = None
 
@@ -136,7 +137,7 @@ def _show_sites(outcome: Outcome, final: RoundRecord, metric: str) -> None:
     rows: list[tuple[object, ...]] = []
     shown = list(outcome.sites)
     if len(shown) > LISTED:
-        shown = sorted(shown, key=lambda s: _score(final.sites[s.name], metric))[:LISTED]
+        shown = sorted(shown, key=lambda s: (_score(final.sites[s.name], metric), -final.sites[s.name].loss))[:LISTED]
     for site in shown:
         evaluation = final.sites[site.name]
         rows.append((site.name, len(site.train), len(site.holdout), *_cells(evaluation, metric)))

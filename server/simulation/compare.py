@@ -45,12 +45,12 @@ def compare(
     device: str,
     progress: Callable[[], None],
 ) -> Comparison:
-    """Train each hospital alone and all data pooled, from the weights the federation started with.
+    """Train each hospital alone and all data pooled, from the task's first weights.
 
     Args:
         task: what is learned.
         sites: the hospitals.
-        start: the federation's first weights, with their statistics.
+        start: the task's first weights, with the federation's statistics.
         hyperparameters: the federation's.
         seed: the federation's.
         device: a torch device.

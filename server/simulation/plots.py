@@ -66,6 +66,8 @@ def _curve(axes: Axes, name: str, history: Sequence[RoundRecord], comparison: Co
     axes.set_xlabel("round")
     axes.set_ylabel(f"{name} on hold-out data")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(rounds) == 1:
+        axes.set_xlim(0.5, 1.5)
     if name == "accuracy":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.grid(alpha=0.3)
@@ -84,21 +86,27 @@ def draw_partition(path: Path, classes: Sequence[str], sites: Sequence[Site], pa
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     bottom = np.zeros(len(sites))
-    positions = np.arange(len(sites))
+    positions = np.arange(1, len(sites) + 1)
     colours = _colours(len(classes))
     for index, name in enumerate(classes):
-        axes.bar(positions, counts[:, index], 0.85, bottom=bottom, color=colours[index], label=name)
+        axes.bar(positions, counts[:, index], 0.85, bottom=bottom, color=colours[index], label=_plain(name))
         bottom += counts[:, index]
     axes.set_title(f"who has what: {len(sites)} hospitals, {int(counts.sum())} examples, {partition}")
     axes.set_ylabel("examples")
     if len(sites) <= NAMED_SITES:
-        axes.set_xticks(positions, [site.name for site in sites], rotation=35, ha="right", fontsize="small")
+        axes.set_xticks(positions, [_plain(site.name) for site in sites], rotation=35, ha="right", fontsize="small")
     else:
         axes.set_xlabel("hospitals, in order")
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     axes.legend(title="class", bbox_to_anchor=(1.0, 1.0), loc="upper left", frameon=False, fontsize="small")
     figure.savefig(path)
+
+
+def _plain(name: str) -> str:
+    """Return a name as text that is drawn as it is, and that leaves room for the bars."""
+    short = name if len(name) <= 24 else name[:23] + "…"
+    return short.replace("$", r"\$")
 
 
 def _colours(count: int) -> list[tuple[float, ...]]:

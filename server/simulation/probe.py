@@ -31,6 +31,14 @@ def check_task(task: Task, sites: Sequence[Site]) -> None:
         )
     if schema.classes:
         _check_classes(task, sites)
+    if not isinstance(schema, TableSchema):
+        for site in sites:
+            low, high = site.train.x.min(), site.train.x.max()
+            if not (schema.low <= low and high <= schema.high):
+                raise SettingsError(
+                    f"task '{task.name}': values at {site.name} go from {low:g} to {high:g}, the schema says "
+                    f"{schema.low:g} to {schema.high:g}"
+                )
     x, y = torch.from_numpy(first.x[:2]), torch.from_numpy(first.y[:2])
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         model = task.model().eval()

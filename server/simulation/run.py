@@ -111,7 +111,7 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
     with registry.run(name, parameters) as log:
         try:
             # 2. Training, and the comparison with other ways of training.
-            history, state, comparison = _train(task, settings, sites, start, parent, log, reporter)
+            history, state, comparison = _train(task, settings, sites, (fresh, start), parent, log, reporter)
             # 3. The version: it is made last, when all that it says of itself is stored.
             reporter.phase("registering the global model")
             save_bundle(settings.out / MODEL, task, state)
@@ -132,7 +132,7 @@ def _train(
     task: Task,
     settings: RunSettings,
     sites: Sequence[Site],
-    start: ModelState,
+    states: tuple[ModelState, ModelState],
     parent: ModelVersion | None,
     log: RunLog,
     reporter: Reporter,
@@ -140,7 +140,7 @@ def _train(
     from server.registry_names import metric_path
     from server.simulation.plots import draw_learning_curve, draw_partition
 
-    h = settings.hyperparameters
+    h, (fresh, start) = settings.hyperparameters, states
     # The picture is known before training; storing it now shows that files can be stored at all.
     draw_partition(settings.out / PARTITION, task.schema.classes, sites, str(settings.partition))
     log.file(settings.out / PARTITION)
@@ -152,7 +152,7 @@ def _train(
     comparison = None
     if settings.compare:
         reporter.phase("comparing with hospitals alone and pooled data", passes(len(sites), h))
-        first = replace(start, frozen=federation.state.frozen)
+        first = replace(fresh, frozen=federation.state.frozen)  # Alone and pooled know of no parent.
         with suitable_threads(task):
             comparison = compare(task, sites, first, h, settings.seed, settings.device, reporter.step)
         log.metrics(h.rounds, _comparison_metrics(comparison))

@@ -125,8 +125,8 @@ def settle(  # noqa: PLR0913 - one argument an option
         raise SettingsError(f"--clients {clients}: at least 1 hospital is needed")
     if not 0 < fraction <= 1:
         raise SettingsError(f"--fraction {fraction:g}: a number above 0 and up to 1 is needed")
-    if seed < 0:
-        raise SettingsError(f"--seed {seed}: 0 or a positive whole number is needed")
+    if not 0 <= seed < 2**63:
+        raise SettingsError(f"--seed {seed}: a whole number from 0 to 2^63 - 1 is needed")
     spec = find_strategy(strategy)
     hyperparameters = replace(found.hyperparameters, **{k: v for k, v in training.items() if v is not None})  # type: ignore[arg-type]
     _check_training(hyperparameters)

@@ -48,7 +48,7 @@ def _shares(task: Task, settings: RunSettings) -> dict[str, Dataset]:
         whole = concatenate(list(natural.values()))
         clients = settings.clients or len(natural)
     elif task.load is not None:
-        whole = task.load()
+        whole = _load(task)
         clients = settings.clients or task.clients
     else:
         raise SettingsError(f"task '{settings.task}' has no data to deal")
@@ -57,6 +57,20 @@ def _shares(task: Task, settings: RunSettings) -> dict[str, Dataset]:
     parts = deal(settings.partition, whole.y, clients, settings.seed)
     width = len(str(clients))
     return {f"hospital-{i:0{width}}": whole.take(part) for i, part in enumerate(parts, start=1)}
+
+
+def _load(task: Task) -> Dataset:
+    if task.load is None:
+        raise SettingsError(f"task '{task.name}' brings no data")
+    try:
+        whole = task.load()
+        if len(whole.x) != len(whole.y):
+            raise ValueError(f"{len(whole.x)} examples and {len(whole.y)} targets")
+    except Exception as error:
+        raise SettingsError(
+            f"task '{task.name}': its data cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return whole
 
 
 def _natural(task: Task, settings: RunSettings, natural: dict[str, Dataset]) -> dict[str, Dataset]:

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from fl.data.schema import Column, TableSchema
 from fl.data.statistics import add_sums, column_sums, normalisation
+from fl.errors import DataError
 
 SCHEMA = TableSchema(
     (
@@ -39,10 +41,8 @@ def test_a_spread_that_is_small_beside_the_values_is_kept():
     np.testing.assert_allclose(found["statistics.std"][0], seconds.std(), rtol=0.01)
 
 
-def test_a_column_that_nobody_has_stays_at_rest():
+def test_a_column_that_is_to_be_filled_and_that_nobody_has_is_refused():
     x = np.array([[np.nan, 1.0, 1.0, 0.0]])
 
-    found = normalisation(column_sums(x), SCHEMA)
-
-    assert found["statistics.mean"][0] == 0
-    assert found["statistics.std"][0] == 1
+    with pytest.raises(DataError, match="column 'age': no hospital has a value"):
+        normalisation(column_sums(x), SCHEMA)

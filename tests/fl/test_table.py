@@ -76,7 +76,8 @@ def test_a_byte_order_mark_and_quoted_newlines_do_no_harm(tmp_path):
         (HEADER + "1_000,3,icu,f,yes\n", "row 2, column 'age': '1_000' is not a number"),
         (HEADER + "\uff11,3,icu,f,yes\n", "is not a number"),
         ("age,crp,ward,sex,sepsis,,\n", "row 1: column 6 has no name"),
-        ("age;crp;ward;sex;sepsis\n61;3;icu;f;yes\n", "column 'age': the column is missing"),
+        ("age;crp;ward;sex;sepsis\n61;3;icu;f;yes\n", "row 1: the values are not separated by commas"),
+        (HEADER + '61,3,icu,f,yes\n"61,3,icu,f\n', "row 3: a quote that opens here is never closed"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_named_by_file_row_and_column(tmp_path, text, said):

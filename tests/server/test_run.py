@@ -57,7 +57,7 @@ def test_the_run_in_mlflow_holds_settings_metrics_per_round_and_hospital_and_pic
 
     assert run.data.params["strategy"] == "fedavg"
     assert run.data.params["partition"] == "iid"
-    assert run.data.params["lr"] == "0.02"
+    assert run.data.params["lr"] == "0.05"
     assert [m.step for m in client.get_metric_history(result["run_id"], "accuracy")] == [1, 2]
     assert len(client.get_metric_history(result["run_id"], "hospital/hospital-3/accuracy")) == 2
     names = {artifact.path for artifact in client.list_artifacts(result["run_id"])}
@@ -183,7 +183,10 @@ def test_the_example_of_ones_own_is_short():
         (("digits", "--lr", "nan"), "--lr nan: a number above 0 is needed"),
         (("digits", "--momentum", "1"), "--momentum 1: a number from 0 to below 1"),
         (("digits", "--fraction", "0"), "--fraction 0: a number above 0 and up to 1"),
-        (("digits", "--seed", "-1"), "--seed -1: 0 or a positive whole number"),
+        (("digits", "--seed", "-1"), "--seed -1: a whole number from 0"),
+        (("digits", "--seed", str(10**30)), "a whole number from 0 to 2^63 - 1"),
+        (("digits", "--strategy", "fedadam", *("--strategy-option", "eta=inf")), "out of range"),
+        (("digits", "--strategy", "fedadam", *("--strategy-option", "eta=1") * 2), "is given twice"),
         (("digits", "--data", "x.csv"), "'digits' brings its own data"),
         (("digits", "--schema", "x.toml"), "'digits' brings its own"),
         (("digits", "--continue"), "model 'flops-digits' has no version yet"),
