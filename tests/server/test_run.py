@@ -455,14 +455,6 @@ def test_the_ray_engine_trains_the_same_apps(flops, here):
     assert abs(on_ray["loss"] - local["loss"]) < 1e-3
 
 
-@pytest.mark.ray
-def test_an_error_in_a_ray_worker_reaches_the_user(flops, here):
-    ended = flops(*QUICK, "--engine", "ray", "--lr", "1e30")
-
-    assert ended.code == 2
-    assert "Lower the learning rate" in ended.line
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "least"),
