@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from flwr.app import Error, Message
 from flwr.clientapp import ClientApp
 
 from fl import messages
@@ -21,16 +20,13 @@ from fl.training import TrainRequest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flwr.app import Context
+    from flwr.app import Context, Message
 
     from fl.data.dataset import Site
     from fl.training import Trainer
 
 
 _log = logging.getLogger("flops.client")
-
-CLIENT_ERROR = 0
-"""The code of an error reply: the reason says what happened."""
 
 
 def _answer_errors(message: Message, context: Context, call_next: Callable[[Message, Context], Message]) -> Message:
@@ -39,7 +35,7 @@ def _answer_errors(message: Message, context: Context, call_next: Callable[[Mess
         return call_next(message, context)
     except Exception as error:
         _log.debug("the message could not be answered", exc_info=True)
-        return Message(Error(CLIENT_ERROR, f"{type(error).__name__}: {error}"), reply_to=message)
+        return messages.error_reply(message, error)
 
 
 def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer]) -> ClientApp:

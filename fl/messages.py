@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl.arrays import from_record, to_record
 from fl.data.statistics import ColumnSums
@@ -36,6 +36,9 @@ CONFIG, METRICS, SITE = "config", "metrics", "site"
 EXAMPLES = "num-examples"
 LOSS = "loss"
 INITIAL_LOSS = "initial-loss"
+ERROR = 0
+"""The code of an error reply: its reason says what happened."""
+
 _PROXIMAL = "proximal-mu"
 _ROUND = "server-round"
 
@@ -116,6 +119,11 @@ def describe_reply(message: Message, description: SiteDescription) -> Message:
     if description.sums is not None:
         records[SUMS] = to_record(asdict(description.sums))
     return _reply(message, description.name, **records)
+
+
+def error_reply(message: Message, error: Exception) -> Message:
+    """Answer a message that could not be handled: one line says what was raised."""
+    return Message(Error(ERROR, f"{type(error).__name__}: {error}"), reply_to=message)
 
 
 def site_name(reply: Message) -> str:

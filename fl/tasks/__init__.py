@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A built-in task's place and what a list of tasks says of it."""
+    """Where a built-in task, or what makes it, is defined."""
 
     module: str
     attribute: str

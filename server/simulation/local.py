@@ -10,10 +10,12 @@ import gc
 import logging
 from typing import TYPE_CHECKING
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fl.messages import error_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,8 +29,6 @@ _log = logging.getLogger("flops.local")
 
 RUN_ID = 1
 SERVER_NODE = 1
-CLIENT_ERROR = 0
-"""The code of an error reply: the reason says what happened."""
 
 
 class LocalGrid(Grid):
@@ -108,7 +108,7 @@ class LocalGrid(Grid):
             return self._app(message, self._contexts[message.metadata.dst_node_id])
         except Exception as error:
             _log.debug("the client app failed", exc_info=True)
-            return Message(Error(CLIENT_ERROR, f"{type(error).__name__}: {error}"), reply_to=message)
+            return error_reply(message, error)
 
 
 def node_context(node_id: int, node_config: Mapping[str, int | str]) -> Context:

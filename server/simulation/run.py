@@ -65,20 +65,23 @@ class _Watch:
     history: list[RoundRecord] = field(default_factory=list)
 
     def joined(self, sites: Sequence[SiteDescription]) -> None:
-        self.log.metrics(0, {f"hospital/{self.path(s.name)}/examples": s.examples + s.holdout for s in sites})
+        self.log.metrics(0, {self._key(s.name, "examples"): s.examples + s.holdout for s in sites})
 
     def round_done(self, record: RoundRecord) -> None:
         self.history.append(record)
         values = {"loss": record.evaluation.loss, **record.evaluation.metrics}
         values["train_seconds"], values["seconds"] = record.train_seconds, record.seconds
         for name, loss in record.train_loss.items():
-            values[f"hospital/{self.path(name)}/train_loss"] = loss
+            values[self._key(name, "train_loss")] = loss
         for name, evaluation in record.sites.items():
             if evaluation.examples:
-                values[f"hospital/{self.path(name)}/loss"] = evaluation.loss
-                values |= {f"hospital/{self.path(name)}/{metric}": v for metric, v in evaluation.metrics.items()}
+                values[self._key(name, "loss")] = evaluation.loss
+                values |= {self._key(name, metric): v for metric, v in evaluation.metrics.items()}
         self.log.metrics(record.round, values)
         self.reporter.round_done(record, self.rounds)
+
+    def _key(self, hospital: str, metric: str) -> str:
+        return f"hospital/{self.path(hospital)}/{metric}"
 
 
 def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
