@@ -1,0 +1,1 @@
+"""A hospital's commands: `flops client …`."""

@@ -1,0 +1,16 @@
+"""`flops server`: the global server."""
+
+from __future__ import annotations
+
+from fl.commands.group import LazyGroup
+
+server = LazyGroup(
+    "server",
+    help="Run the global server.",
+    epilog="Example: flops server round --help",
+    places={
+        "certificate": "server.commands.certificate:certificate",
+        "health": "server.commands.health:health",
+        "round": "server.commands.round:round_",
+    },
+)
