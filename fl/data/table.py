@@ -39,8 +39,21 @@ def read_table(path: Path, schema: TableSchema) -> dict[str, Dataset]:
     Raises:
         DataError: the file cannot be read or does not fit the schema; names file, row and column.
     """
-    cells = _read_cells(path)
-    _check_header(path, list(cells), schema)
+    return table_from_cells(path, _read_cells(path), schema)
+
+
+def table_from_cells(path: Path, cells: Mapping[str, Cells], schema: TableSchema) -> dict[str, Dataset]:
+    """Check and encode a table that has been read, and return its data by site, as `read_table` does.
+
+    Args:
+        path: where the cells come from, for errors and for the site's name.
+        cells: each column's values, by name; all of one length.
+        schema: the table's schema.
+
+    Raises:
+        DataError: a column is missing, or a value does not fit; names file, row and column.
+    """
+    check_header(path, list(cells), schema)
     rows = len(cells[schema.target])
     if rows == 0:
         raise DataError("the file has a header but no rows", file=path)
@@ -197,7 +210,8 @@ def _unique(path: Path, header: list[str]) -> None:
         seen.add(name)
 
 
-def _check_header(path: Path, header: list[str], schema: TableSchema) -> None:
+def check_header(path: Path, header: list[str], schema: TableSchema) -> None:
+    """Refuse a file without all the columns that the schema names; the error names the nearest that it has."""
     wanted = [column.name for column in schema.columns] + [schema.target]
     if schema.site is not None:
         wanted.append(schema.site)
