@@ -12,6 +12,9 @@ __version__ = "0.1.0"
 for _name, _value in {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    # Arrays travel in pieces of this many bytes: it bounds what a server holds in memory for each hospital.
+    "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": str(2**20),
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
 }.items():

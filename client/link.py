@@ -1,0 +1,275 @@
+"""A hospital's side of Flower's deployment runtime: the only module that speaks to a server.
+
+Flower's SuperNode ends when a new server answers at the old address, because its node is unknown there. A global
+server that is a job of minutes is always new. `Link` is one acquaintance with one server; `client.node` makes a new
+one for each. It uses Flower's Fleet API, key and message format, and runs nothing that a server sends.
+"""
+
+from __future__ import annotations
+
+import random
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import httpx
+from flwr.app.message import Message, remove_content_from_message
+from flwr.common.serde import fab_from_proto, message_from_proto, message_to_proto, run_from_proto
+from flwr.proto.fab_pb2 import GetFabRequest
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_confirm_message_received_fn_protobuf,
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectPushError,
+    pull_and_inflate_object_from_tree,
+    push_objects,
+)
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+from fl.errors import FlopsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+HEARTBEAT_SECONDS = 30.0
+"""A server believes a node to be gone after twice as long without a heartbeat."""
+
+CONNECT_SECONDS = 1.5
+"""How long a server may take to accept a connection. Retries are quick, so that a job's start is not missed."""
+
+ANSWER_SECONDS = 40.0
+"""How long a request may take; a question for work is held open by the server for ten seconds."""
+
+PATIENCE_SECONDS = 120.0
+"""How long a reply is tried to be delivered over a network that is cut."""
+
+_Result = TypeVar("_Result")
+
+
+class ServerGone(FlopsError):  # noqa: N818 - a state, not a mistake
+    """The server does not answer, or it is another one than before."""
+
+
+class NotAdmitted(FlopsError):  # noqa: N818 - a state, not a mistake
+    """The server answers, and does not let this node in."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """A message that waits at the server, without its content."""
+
+    message: Message
+    tree: ObjectTree
+
+    @property
+    def run_id(self) -> int:
+        """The job that it belongs to."""
+        return self.message.metadata.run_id
+
+
+class Link:
+    """One node at one server, from `join` to `leave`."""
+
+    def __init__(
+        self, address: str, key: ec.EllipticCurvePrivateKey, ca: bytes | None, *, plain_text: bool = False
+    ) -> None:
+        """Prepare a link; nothing is sent.
+
+        Args:
+            address: ``host:port``.
+            key: the node's private key.
+            ca: the certificates, PEM, of which one must have signed the server's; None for the system's.
+            plain_text: no TLS.
+        """
+        public = key.public_key()
+        self._identity = public_key_to_bytes(public)
+        verify: ssl.SSLContext | bool = not plain_text
+        if not plain_text and ca is not None:
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            verify.load_verify_locations(cadata=ca.decode("ascii"))
+        self._client = FleetHttpClient(
+            f"{'http' if plain_text else 'https'}://{address}",
+            interceptors=[NodeAuthHttpInterceptor(key, public)],
+            verify=verify,
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),  # type: ignore[arg-type]
+        )
+        self._node = Node()
+        self._left = threading.Event()
+        self._heart: threading.Thread | None = None
+
+    def join(self) -> None:
+        """Prove the key and become a node of the server.
+
+        Raises:
+            ServerGone: nothing answers there, or not with a certificate that the CA signed.
+            NotAdmitted: the server does not know the key.
+        """
+        try:
+            answer = self._client.ActivateNode(
+                ActivateNodeRequest(public_key=self._identity, heartbeat_interval=HEARTBEAT_SECONDS)
+            )
+        except httpx.HTTPStatusError as error:
+            raise _refused(error) from error
+        except (httpx.HTTPError, ValueError, OSError) as error:
+            raise ServerGone(_reason(error)) from error
+        self._node = Node(node_id=answer.node_id)
+        self._heart = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
+        self._heart.start()
+
+    def leave(self) -> None:
+        """Say goodbye where the server is still there, and close the connection."""
+        self._left.set()
+        if self._node.node_id:
+            try:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
+            except (httpx.HTTPError, ValueError, RuntimeError):
+                pass
+        self._client._client.close()
+
+    def ask(self) -> Work | None:
+        """Ask for work; waits up to ten seconds for some.
+
+        Raises:
+            ServerGone: the server has ended, or another one is in its place.
+        """
+        try:
+            answer = self._client.PullMessages(PullMessagesRequest(node=self._node))
+        except (httpx.HTTPError, ValueError) as error:
+            raise ServerGone(_reason(error)) from error
+        if not answer.messages_list:
+            return None
+        return Work(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+
+    def bundle(self, run_id: int) -> tuple[str, bytes]:
+        """Return the hash and the content of a job's app bundle. It is not unpacked."""
+        run = run_from_proto(self._insist(lambda: self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id))).run)
+        request = GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
+        fab = fab_from_proto(self._insist(lambda: self._client.GetFab(request)).fab)
+        return run.fab_hash, fab.content
+
+    def fetch(self, work: Work) -> Message:
+        """Get a message's content, and confirm it.
+
+        Raises:
+            ServerGone: it did not arrive.
+        """
+        try:
+            message = pull_and_inflate_object_from_tree(
+                work.tree,
+                make_pull_object_fn_protobuf(
+                    lambda request: self._insist(lambda: self._client.PullObject(request)), self._node, work.run_id
+                ),
+                make_confirm_message_received_fn_protobuf(
+                    lambda request: self._insist(lambda: self._client.ConfirmMessageReceived(request)),
+                    self._node,
+                    work.run_id,
+                ),
+                return_type=Message,
+            )
+        except ObjectPullError as error:
+            raise ServerGone(str(error)) from error
+        message.metadata.__dict__["_message_id"] = work.tree.object_id
+        return message
+
+    def reply(self, message: Message) -> None:
+        """Send a reply; tries for a while where the network is cut.
+
+        Raises:
+            ServerGone: the server is not there any more, or another one is.
+        """
+        message.metadata.__dict__["_message_id"] = message.object_id
+        with no_object_id_recompute():
+            request = PushMessagesRequest(
+                node=self._node,
+                messages_list=[message_to_proto(remove_content_from_message(message))],
+                message_object_trees=[get_object_tree(message)],
+                clientapp_runtime_list=[0.0],
+            )
+            answer = self._insist(lambda: self._client.PushMessages(request))
+            push = make_push_object_fn_protobuf(
+                lambda request: self._insist(lambda: self._client.PushObject(request)),
+                self._node,
+                message.metadata.run_id,
+                answer.session_id,
+            )
+            try:
+                push_objects(
+                    get_all_nested_objects(message), push, object_ids_to_push=set(answer.objects_to_push)
+                )
+            except ObjectPushError:
+                return  # The round is over, or the server asked for too long: it knows, and asks anew.
+
+    def _insist(self, call: Callable[[], _Result]) -> _Result:
+        """Call until the server answers; give up when it is gone for long, or is another one."""
+        deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
+        while True:
+            try:
+                return call()
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code not in (502, 503, 504):
+                    raise ServerGone(_reason(error)) from error
+                reason = error
+            except httpx.TransportError as error:
+                reason = error  # type: ignore[assignment]
+            if time.monotonic() > deadline or self._left.is_set():
+                raise ServerGone(_reason(reason)) from reason
+            time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
+            pause = min(2 * pause, 2.0)
+
+    def _beat(self) -> None:
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
+        pause = HEARTBEAT_SECONDS / 3
+        while not self._left.wait(pause * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
+            try:
+                self._client.SendNodeHeartbeat(request)
+            except (httpx.HTTPError, ValueError, RuntimeError):
+                continue  # The questions for work find out whether the server is gone.
+
+
+def _refused(error: httpx.HTTPStatusError) -> FlopsError:
+    status = error.response.status_code
+    if status == 401:
+        return NotAdmitted("the server did not accept the proof of the key; is this machine's clock right?")
+    if status >= 500 or status == 404:
+        return ServerGone(f"HTTP status {status}")
+    return NotAdmitted("the server does not know this key")
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words why there is no server."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted: {found.verify_message}"
+        if isinstance(found, ssl.SSLError):
+            return f"no TLS connection: {found.reason or found}"
+        if isinstance(found, OSError) and found.strerror:
+            return found.strerror.lower()
+        found = found.__cause__ or found.__context__
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"HTTP status {error.response.status_code}"
+    return str(error).lower() or type(error).__name__

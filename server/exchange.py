@@ -1,0 +1,57 @@
+"""Questions to hospitals and their answers, whatever the grid is between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from flwr.app import Message
+    from flwr.serverapp import Grid
+
+
+@dataclass
+class Answer:
+    """What came back for one message.
+
+    Attributes:
+        node: who was asked.
+        message: the reply; None where none came.
+        problem: where none came, what happened, to be read after the hospital's name.
+        reload: reads the reply once more, so that it need not be held in memory.
+        drop: says that the reply is not needed any more.
+    """
+
+    node: int
+    message: Message | None
+    problem: str = ""
+    reload: Callable[[], Message] | None = None
+    drop: Callable[[], None] = field(default=lambda: None)
+
+
+@runtime_checkable
+class StreamingGrid(Protocol):
+    """A grid that yields answers as they arrive."""
+
+    def exchange(self, requests: Sequence[Message], seconds: float) -> Iterator[Answer]:
+        """Send messages and yield one answer for each."""
+
+
+def exchange(grid: Grid, requests: Sequence[Message], seconds: float) -> Iterator[Answer]:
+    """Send messages over any grid and yield one answer for each: as they arrive, where the grid can do that.
+
+    Other grids give all replies at once; they come in the order of the requests.
+    """
+    if isinstance(grid, StreamingGrid):
+        yield from grid.exchange(requests, seconds)
+        return
+    replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(requests, timeout=seconds)}
+    for request in requests:
+        node = request.metadata.dst_node_id
+        if node in replies:
+            reply = replies.pop(node)
+            yield Answer(node, reply, reload=lambda reply=reply: reply)
+        else:
+            yield Answer(node, None, f"did not answer within {seconds:g} s")

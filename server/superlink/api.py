@@ -1,0 +1,181 @@
+"""The server's door: Flower's Fleet API and a health check over HTTPS, and nothing else.
+
+Flower's own SuperLink serves its Control and Runtime API on the same port, and whoever reaches them can start a run.
+Here their routes do not exist. In front of what does exist stands `Guard`: it bounds the size of a request and how
+many are worked on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, FastAPI
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.supercore.error import ApiErrorCode, FlowerError, http_error_translator
+from flwr.supercore.protobuf.routing import ProtobufRoute
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_DEPENDENCY, ProtobufTranslationMiddleware
+from flwr.supercore.routers import health
+from flwr.superlink.routers.fleet.node_auth import NodeAuthMiddleware
+from flwr.superlink.routers.fleet.router import router as fleet_router
+from flwr.superlink.servicer.fleet import fleet_handlers
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from server.superlink.board import Board
+
+MAX_BODY = 8 * 2**20
+"""The most bytes a request may have. Arrays travel in pieces of a megabyte; a list of a large model's pieces fits."""
+
+AT_ONCE = 4
+"""How many requests are worked on at the same time, waiting ones not counted."""
+
+HELD_SECONDS = 10.0
+"""How long a hospital's question for work is kept open when there is none."""
+
+_log = logging.getLogger("flops.server")
+
+
+class Guard:
+    """Lets through POST to the Fleet API and GET of the health check, in bounded numbers and sizes.
+
+    A request's body is read before it takes one of the places: a slow sender keeps nobody waiting.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one connection's event, as ASGI says."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        method, path = scope["method"], scope["path"]
+        if method in ("GET", "HEAD") and path == "/health":
+            await self._app(scope, receive, send)
+            return
+        if method != "POST" or not path.startswith("/v1/fleet/"):
+            await _answer(send, 404)
+            return
+        body = await _read_body(receive)
+        if body is None:
+            await _answer(send, 413)
+            return
+        replay = _replay(body, receive)
+        if path == "/v1/fleet/pull-messages":  # Waits for work, most of the time.
+            await self._app(scope, replay, send)
+            return
+        async with self._places:
+            await self._app(scope, replay, send)
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    parts, size = [], 0
+    while True:
+        event = await receive()
+        if event["type"] != "http.request":
+            return None
+        parts.append(event.get("body", b""))
+        size += len(parts[-1])
+        if size > MAX_BODY:
+            return None
+        if not event.get("more_body", False):
+            return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    held: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def again() -> Message:
+        return held.pop() if held else await receive()
+
+    return again
+
+
+async def _answer(send: Send, status: int) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def create_api(board: Board) -> FastAPI:
+    """Make the ASGI application over what the link state holds."""
+    app = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        middleware=[
+            Middleware(Guard),
+            Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
+            Middleware(ProtobufTranslationMiddleware),
+            Middleware(NodeAuthMiddleware),
+        ],
+    )
+    app.state.linkstate_factory = board
+    app.state.enable_supernode_auth = True
+    app.include_router(health.router)
+    app.include_router(_routes(board))  # Before Flower's, so that these three are ours.
+    app.include_router(fleet_router)
+    return app
+
+
+def _routes(board: Board) -> APIRouter:
+    router = APIRouter(prefix="/v1/fleet", route_class=ProtobufRoute)
+
+    def activate(request: Any) -> ActivateNodeResponse:
+        board.came_again(request.public_key)
+        answer = fleet_handlers.activate_node(request=request, state=board.state())
+        board.changed()
+        return answer
+
+    async def pull(request: Any) -> PullMessagesResponse:
+        node, deadline = request.node.node_id, asyncio.get_running_loop().time() + HELD_SECONDS
+        while True:
+            work = board.awaited(node)
+            answer = await run_in_threadpool(_pull, board, request)
+            left = deadline - asyncio.get_running_loop().time()
+            if answer.messages_list or left <= 0 or board.closing:
+                return answer
+            try:
+                await asyncio.wait_for(work.wait(), left)
+            except TimeoutError:
+                return answer
+
+    def push(request: Any) -> PushMessagesResponse:
+        if any(m.metadata.src_node_id != request.node.node_id for m in request.messages_list):
+            raise FlowerError(ApiErrorCode.FLEET_RUN_STATUS_NOT_ALLOWED, "a node spoke for another")
+        answer = fleet_handlers.push_messages(request=request, state=board.state())
+        board.changed()
+        return answer
+
+    # Flower reads the types from the signatures.
+    for endpoint, request, answer in (
+        (activate, ActivateNodeRequest, ActivateNodeResponse),
+        (pull, PullMessagesRequest, PullMessagesResponse),
+        (push, PushMessagesRequest, PushMessagesResponse),
+    ):
+        endpoint.__annotations__ = {"request": Annotated[request, PROTOBUF_REQUEST_DEPENDENCY], "return": answer}
+    router.post("/activate-node")(activate)
+    router.post("/pull-messages")(pull)
+    router.post("/push-messages")(push)
+    return router
+
+
+def _pull(board: Board, request: PullMessagesRequest) -> PullMessagesResponse:
+    state = board.state()
+    board.deliver_again(request.node.node_id)
+    return fleet_handlers.pull_messages(request=request, state=state, store=state.object_store)

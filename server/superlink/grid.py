@@ -1,0 +1,166 @@
+"""Flower's grid over a link state in the same process: messages reach the hospitals' API without a copy through HTTP."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, cast
+
+from flwr.app.message import Message, remove_content_from_message
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+
+from server.exchange import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from flwr.app import RecordDict
+    from flwr.proto.node_pb2 import NodeInfo
+    from flwr.supercore.run import Run
+
+    from server.superlink.board import Board
+
+_WAIT_SECONDS = 0.5
+"""How long to wait for something to arrive before looking anyway: for what makes no sound, such as silence."""
+
+
+class LinkGrid(Grid):
+    """A job's grid. Replies are read from the store one at a time, and stay there until they are dropped."""
+
+    def __init__(self, board: Board, run: Run) -> None:
+        self._board, self._run = board, run
+
+    def set_run(self, run: Run) -> None:
+        """Do nothing: the grid belongs to its one run."""
+
+    @property
+    def run(self) -> Run:
+        """The job's run."""
+        return self._run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """Make a message; Flower's older way to say ``Message(...)``."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """Return the nodes that are here."""
+        return sorted(self._board.state().get_nodes(self._run.run_id))
+
+    def get_nodes(self) -> list[NodeInfo]:
+        """Return what is known of the nodes that are here."""
+        return list(self._board.state().get_node_info(node_ids=self.get_node_ids()))
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Lay messages out for their nodes; returns their ids, empty where a node is unknown."""
+        ids, nodes, state = [], [], self._board.state()
+        with no_object_id_recompute():  # The same weights go to all: hash them once.
+            for message in messages:
+                message_id = message.object_id
+                message.metadata.__dict__["_message_id"] = message_id
+                session = state.start_session(self._run.run_id)
+                stored, missing = state.store_message_and_object_tree(
+                    remove_content_from_message(message), get_object_tree(message), session
+                )
+                if missing:
+                    objects = get_all_nested_objects(message)
+                    for object_id in missing:
+                        state.store_object(self._run.run_id, session, object_id, objects[object_id].deflate())
+                ids.append(message_id if stored else "")
+                nodes.append(message.metadata.dst_node_id)
+        self._board.wake(nodes)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that have arrived whole, and drop them."""
+        answers = [answer for message_id in message_ids if (answer := self._look(message_id)) is not None]
+        for answer in answers:
+            answer.drop()
+        return [answer.message for answer in answers if answer.message is not None]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """Send messages and return all replies that come within the timeout, in seconds."""
+        replies = []
+        for answer in self.exchange(list(messages), float("inf") if timeout is None else timeout):
+            if answer.message is not None:
+                replies.append(answer.message)
+            answer.drop()
+        return replies
+
+    def exchange(self, requests: Sequence[Message], seconds: float) -> Iterator[Answer]:
+        """Send messages and yield each answer as it arrives whole; what has not come in time comes as a problem."""
+        deadline = time.monotonic() + seconds
+        nodes = [request.metadata.dst_node_id for request in requests]
+        waiting = {}
+        for message_id, node in zip(self.push_messages(requests), nodes, strict=True):
+            if message_id:
+                waiting[message_id] = node
+            else:
+                yield Answer(node, None, "is not here any more")
+        while waiting:
+            for message_id in list(waiting):
+                answer = self._look(message_id)
+                if answer is not None:
+                    del waiting[message_id]
+                    yield answer
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            if waiting:
+                self._board.wait(min(_WAIT_SECONDS, left))
+        for message_id, node in waiting.items():
+            self._forget(message_id)
+            yield Answer(node, None, f"did not answer within {seconds:g} s")
+
+    def _look(self, message_id: str) -> Answer | None:
+        """Return the answer to a message if it is there."""
+        board, state = self._board, self._board.state()
+        with state.lock:
+            request = state.message_ins_store.get(message_id)
+            if request is None:
+                return None
+            node = request.metadata.dst_node_id
+            reply_id = state.message_ins_id_to_message_res_id.get(message_id)
+            reply = state.message_res_store.get(reply_id) if reply_id else None
+            info = state.nodes[node]
+            gone = info.online_until is not None and info.online_until < time.time()
+        if reply is not None and reply_id is not None and board.whole(reply_id):
+            return Answer(
+                node,
+                self._read(reply_id),
+                reload=lambda: self._read(cast("str", reply_id)),
+                drop=lambda: self._forget(message_id),
+            )
+        if message_id in board.lost:
+            self._forget(message_id)
+            return Answer(node, None, "lost the message: it was started anew, or could not send its answer")
+        if gone:
+            self._forget(message_id)
+            return Answer(node, None, "is gone: nothing was heard of it for a minute")
+        return None
+
+    def _read(self, reply_id: str) -> Message:
+        store = self._board.store
+        tree = store.get_object_tree(reply_id)
+        contents = {node.object_id: store.get(node.object_id) or b"" for node in iterate_object_tree(tree)}
+        message = cast("Message", inflate_object_from_contents(reply_id, contents))
+        message.metadata.__dict__["_message_id"] = reply_id
+        return message
+
+    def _forget(self, message_id: str) -> None:
+        """Remove a message, its reply and their objects; a reply that comes later is not taken any more."""
+        board, state = self._board, self._board.state()
+        with state.lock:
+            reply_id = state.message_ins_id_to_message_res_id.get(message_id)
+            state.delete_messages({message_id})
+            board.lost.discard(message_id)
+        board.store.delete(message_id)
+        if reply_id is not None:
+            board.store.delete(reply_id)
