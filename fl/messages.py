@@ -9,7 +9,8 @@ message             content
 ==================  ===========================================================================
 
 Requests carry ``arrays`` (parameters), ``buffers``, ``frozen`` (statistics) and ``config``; replies ``arrays`` and
-``buffers``, or ``sums``, with ``metrics`` and ``site``. Buffers are left out where the model has none.
+``buffers``, or ``sums``, with ``metrics`` and ``site``. Buffers are left out where the model has none. A site that
+will not answers with ``refusal`` alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ EVALUATE = "evaluate"
 
 ARRAYS, BUFFERS, FROZEN, SUMS = "arrays", "buffers", "frozen", "sums"
 CONFIG, METRICS, SITE = "config", "metrics", "site"
+REFUSAL = "refusal"
 EXAMPLES = "num-examples"
 LOSS = "loss"
 INITIAL_LOSS = "initial-loss"
@@ -45,12 +47,21 @@ _ROUND = "server-round"
 
 @dataclass(frozen=True)
 class SiteDescription:
-    """What a site says of itself when it joins."""
+    """What a site says of itself when it joins.
+
+    Attributes:
+        name: what it calls itself; a server that knows its key knows better.
+        examples: how many examples it can train on.
+        holdout: how many it holds out.
+        sums: of its columns, where they were asked for.
+        trains: it takes part in training, not in evaluation alone.
+    """
 
     name: str
     examples: int
     holdout: int
     sums: ColumnSums | None = None
+    trains: bool = True
 
 
 def train_config(settings: TrainSettings) -> ConfigRecord:
@@ -114,11 +125,24 @@ def evaluate_reply(message: Message, site: str, evaluation: Evaluation) -> Messa
 
 def describe_reply(message: Message, description: SiteDescription) -> Message:
     """Answer a describe message."""
-    metrics = MetricRecord({EXAMPLES: description.examples, "num-holdout": description.holdout})
+    metrics = MetricRecord(
+        {EXAMPLES: description.examples, "num-holdout": description.holdout, "trains": int(description.trains)}
+    )
     records: dict[str, ArrayRecord | MetricRecord] = {METRICS: metrics}
     if description.sums is not None:
         records[SUMS] = to_record(asdict(description.sums))
     return _reply(message, description.name, **records)
+
+
+def refusal_reply(message: Message, reason: str) -> Message:
+    """Answer that the site will not do what it is asked: its right, and no error."""
+    return Message(RecordDict({REFUSAL: ConfigRecord({"reason": reason})}), reply_to=message)
+
+
+def read_refusal(reply: Message) -> str | None:
+    """Return why a site refused, in one line, or None where it did not."""
+    record = reply.content.config_records.get(REFUSAL)
+    return None if record is None else " ".join(str(record.get("reason", "no reason given")).split())[:500]
 
 
 def error_reply(message: Message, error: Exception) -> Message:
@@ -145,6 +169,7 @@ def read_description(reply: Message) -> SiteDescription:
         int(metrics[EXAMPLES]),
         int(metrics["num-holdout"]),
         None if sums is None else ColumnSums(**from_record(sums)),
+        bool(metrics.get("trains", 1)),
     )
 
 

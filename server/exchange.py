@@ -20,7 +20,7 @@ class Answer:
         node: who was asked.
         message: the reply; None where none came.
         problem: where none came, what happened, to be read after the hospital's name.
-        reload: reads the reply once more, so that it need not be held in memory.
+        reload: reads the reply once more, where the grid can: then it need not be held in memory.
         drop: says that the reply is not needed any more.
     """
 
@@ -29,6 +29,19 @@ class Answer:
     problem: str = ""
     reload: Callable[[], Message] | None = None
     drop: Callable[[], None] = field(default=lambda: None)
+
+    def release(self) -> None:
+        """Let go of a reply that can be read again."""
+        if self.reload is not None:
+            self.message = None
+
+    def read(self) -> Message:
+        """Return the reply, read again where it was let go."""
+        if self.message is not None:
+            return self.message
+        if self.reload is None:
+            raise ValueError("there is no reply")
+        return self.reload()
 
 
 @runtime_checkable
@@ -51,7 +64,6 @@ def exchange(grid: Grid, requests: Sequence[Message], seconds: float) -> Iterato
     for request in requests:
         node = request.metadata.dst_node_id
         if node in replies:
-            reply = replies.pop(node)
-            yield Answer(node, reply, reload=lambda reply=reply: reply)
+            yield Answer(node, replies.pop(node))
         else:
             yield Answer(node, None, f"did not answer within {seconds:g} s")

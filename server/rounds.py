@@ -1,4 +1,4 @@
-"""The aggregation rounds: what the global server does with a grid, whatever the grid is.
+"""The federated rounds of a job, whatever the grid is.
 
 One round is: choose hospitals, send weights, take their answers, aggregate, evaluate. `Federation.run` reads
 as these steps. It keeps nothing on disk and knows no registry: observers are told of each round.
@@ -9,32 +9,35 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from fl import messages
-from fl.arrays import from_record, to_record
+from fl.arrays import to_record
 from fl.data.schema import TableSchema
 from fl.data.statistics import add_sums, normalisation
 from fl.errors import ClientFailure, DivergenceError, FlopsError
 from fl.model import ModelState, conform
 from fl.training import Evaluation, TrainSettings
+from server.aggregation import Everything, Mean
+from server.exchange import Answer, exchange
 from server.grid import ChosenNodes
+from server.intake import Checked, NormJudge, Rejected, check_training
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg
-    from numpy.typing import NDArray
 
     from fl.messages import SiteDescription
     from fl.tasks.base import Hyperparameters, Task
+    from server.aggregation import Aggregation
 
 
-_POLL_SECONDS = 0.05
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class RoundRecord:
         sites: each site's own evaluation.
         train_seconds: from the first weights sent to the aggregate.
         seconds: the whole round, evaluation included.
+        examples: how many examples each participating site trained on.
     """
 
     round: int
@@ -56,6 +60,34 @@ class RoundRecord:
     sites: Mapping[str, Evaluation]
     train_seconds: float
     seconds: float
+    examples: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A hospital that was asked and does not count.
+
+    Attributes:
+        hospital: its name.
+        step: what it was asked for, such as "round 2".
+        reason: what happened, to be read after its name.
+        refused: it answered that it will not, which is its right.
+    """
+
+    hospital: str
+    step: str
+    reason: str
+    refused: bool = False
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        if self.refused:
+            return f"refused by {self.hospital} in {self.step}: {self.reason}"
+        return f"{self.hospital} is left out of {self.step}: it {self.reason}"
+
+
+class TooFewHospitals(FlopsError):  # noqa: N818 - a state, not a mistake
+    """Fewer hospitals than needed came before the first round."""
 
 
 class Observer(Protocol):
@@ -69,6 +101,21 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
+class Joining:
+    """How long to wait for hospitals.
+
+    Attributes:
+        timeout: seconds until there must be enough.
+        grace: once there are enough, seconds without a newcomer after which the rounds begin.
+        expected: how many may come; when all are here nobody is waited for. None where that is not known.
+    """
+
+    timeout: float = 3600.0
+    grace: float = 0.0
+    expected: int | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """What to do in a job.
 
@@ -79,8 +126,12 @@ class Plan:
         fraction: the part of the hospitals that trains in a round, above 0 to 1; at least one does.
         seed: fixes who is chosen and how they shuffle.
         settle_statistics: ask for column sums and derive the model's statistics; for the very first weights.
-        hospitals: how many must be there before the first round.
-        timeout: seconds to wait for hospitals, and for a round's answers.
+        hospitals: how many must train, in every round.
+        timeout: seconds to wait for a round's answers, and again for its evaluation.
+        joining: how long to wait for hospitals.
+        tolerant: go on without hospitals that fail, as long as there are enough; else the first failure ends it.
+        norm_ratio: how many times the median of the others' a hospital's change may be.
+        entries: what every message says besides, such as the contract.
     """
 
     task: Task
@@ -91,6 +142,10 @@ class Plan:
     settle_statistics: bool = False
     hospitals: int = 1
     timeout: float = 3600.0
+    joining: Joining = Joining()
+    tolerant: bool = False
+    norm_ratio: float = math.inf
+    entries: Mapping[str, str | int] = field(default_factory=dict)
 
 
 def cohort_size(sites: int, fraction: float) -> int:
@@ -105,8 +160,12 @@ class Federation:
     Attributes:
         plan: what to do.
         strategy: Flower's strategy.
-        state: the model; after `run` the last round's aggregate.
+        state: the model; after a round its aggregate.
         observer: is told of each step.
+        report_initial_loss: hospitals report the received weights' loss too.
+        keep_all: the strategy compares answers, so all are kept until the last has come.
+        names: the hospitals' names by node where the runtime knows them; else they say them.
+        on_left_out: is told whom the job goes on without.
     """
 
     plan: Plan
@@ -114,7 +173,12 @@ class Federation:
     state: ModelState
     observer: Observer
     report_initial_loss: bool = False
-    _names: dict[int, str] = field(default_factory=dict)
+    keep_all: bool = False
+    names: Mapping[int, str] | None = None
+    on_left_out: Callable[[LeftOut], None] = lambda _: None
+    _sites: dict[int, SiteDescription] = field(default_factory=dict)
+    _asked: set[int] = field(default_factory=set)
+    _settled: bool = False
 
     def run(self, grid: Grid) -> ModelState:
         """Run all rounds and return the global model.
@@ -122,69 +186,100 @@ class Federation:
         Raises:
             ClientFailure: a hospital answered with an error, or not in time.
             DivergenceError: a loss or weight is not finite; names the hospital.
+            TooFewHospitals: fewer came than the plan needs.
         """
         # 1. Who is here, and what the statistics of all their data are.
-        descriptions = self._describe(grid)
-        self.observer.joined(descriptions)
+        self._gather(grid)
+        self.observer.joined(list(self._sites.values()))
         for number in range(1, self.plan.rounds + 1):
             started = time.perf_counter()
             # 2. Whom to ask in this round.
+            if number > 1 and self.plan.tolerant:
+                self._admit(grid)
             chosen = self._choose(number)
-            # 3. Weights out, local training, weights back.
-            replies = self._exchange(grid, self._train_messages(grid, number, chosen), f"round {number}")
-            losses = self._check(number, replies)
+            # 3. Weights out, local training, weights back: each answer checked and folded in as it comes.
+            aggregation, used = self._train(grid, number, chosen)
             # 4. The aggregate is the new global model.
-            self.state = self._aggregate(number, replies)
+            state = self._aggregate(number, aggregation)
             trained = time.perf_counter()
             # 5. How good it is on what each hospital held out.
-            sites = self._evaluate(grid, number)
+            sites = self._evaluate(grid, number, state)
+            self.state = state
             self.observer.round_done(
                 RoundRecord(
                     number,
-                    losses,
+                    {self._name(c.node): c.loss for c in used},
                     pool_evaluations(sites.values()),
                     sites,
                     trained - started,
                     time.perf_counter() - started,
+                    {self._name(c.node): c.examples for c in used},
                 )
             )
         return self.state
 
-    def _describe(self, grid: Grid) -> list[SiteDescription]:
-        config = ConfigRecord({"statistics": self.plan.settle_statistics})
-        content = RecordDict({messages.CONFIG: config})
-        nodes = self._wait_for_nodes(grid)
-        replies = self._exchange(
-            grid,
-            [Message(content, dst_node_id=node, message_type=messages.DESCRIBE) for node in nodes],
-            "the first question",
-        )
-        described = {r.metadata.src_node_id: messages.read_description(r) for r in replies}
-        # By name, because a runtime may number its nodes at random.
-        self._names = {node: site.name for node, site in sorted(described.items(), key=lambda item: item[1].name)}
-        if len(set(self._names.values())) < len(self._names):
-            raise FlopsError("two hospitals have the same name")
-        descriptions = [described[node] for node in self._names]
-        schema = self.plan.task.schema
-        if self.plan.settle_statistics and isinstance(schema, TableSchema):
-            sums = add_sums(d.sums for d in descriptions if d.sums is not None)
-            frozen = conform(normalisation(sums, schema), self.state.frozen) if self.state.frozen else {}
-            self.state = replace(self.state, frozen=frozen)
-        return descriptions
+    def _name(self, node: int) -> str:
+        if self.names is not None:
+            return self.names.get(node, f"node {node}")
+        return self._sites[node].name if node in self._sites else f"node {node}"
 
-    def _wait_for_nodes(self, grid: Grid) -> list[int]:
-        deadline = time.monotonic() + self.plan.timeout
-        while len(nodes := sorted(grid.get_node_ids())) < self.plan.hospitals:
-            if time.monotonic() > deadline:
-                raise FlopsError(
-                    f"{len(nodes)} of {self.plan.hospitals} hospitals came within {self.plan.timeout:g} s"
+    def _gather(self, grid: Grid) -> None:
+        """Wait for hospitals, ask them to join, and settle the statistics."""
+        joining, began = self.plan.joining, time.monotonic()
+        newest, timed_out = began, False
+        while True:
+            before = len(self._sites)
+            self._admit(grid)
+            if len(self._sites) > before:
+                newest = time.monotonic()
+            enough = self._trainers() >= self.plan.hospitals
+            all_here = joining.expected is not None and len(self._asked) >= joining.expected
+            if enough and (all_here or timed_out or time.monotonic() - newest >= joining.grace):
+                break
+            if timed_out:
+                here = ", ".join(site.name for site in self._sites.values()) or "nobody"
+                raise TooFewHospitals(
+                    f"{self._trainers()} of {self.plan.hospitals} hospitals came within {joining.timeout:g} s: {here}"
                 )
             time.sleep(_POLL_SECONDS)
-        return nodes
+            timed_out = time.monotonic() - began > joining.timeout
+        # By name, because a runtime may number its nodes at random.
+        self._sites = dict(sorted(self._sites.items(), key=lambda item: item[1].name))
+        if len({site.name for site in self._sites.values()}) < len(self._sites):
+            raise FlopsError("two hospitals have the same name")
+        self._settle_statistics()
+
+    def _trainers(self) -> int:
+        return sum(site.trains for site in self._sites.values())
+
+    def _admit(self, grid: Grid) -> None:
+        """Ask those who are new to join."""
+        new = sorted(set(grid.get_node_ids()) - self._asked)
+        if not new or (not self.plan.tolerant and len(new) < self.plan.hospitals):
+            return
+        self._asked.update(new)
+        config = ConfigRecord({**self.plan.entries, "statistics": self.plan.settle_statistics and not self._settled})
+        content = RecordDict({messages.CONFIG: config})
+        requests = [Message(content, dst_node_id=node, message_type=messages.DESCRIBE) for node in new]
+        for answer in self._replies(grid, requests, "the first question"):
+            described = messages.read_description(answer)
+            node = answer.metadata.src_node_id
+            if self.names is not None:
+                described = replace(described, name=self._name(node))
+            self._sites[node] = described
+
+    def _settle_statistics(self) -> None:
+        schema = self.plan.task.schema
+        if self.plan.settle_statistics and isinstance(schema, TableSchema) and self.state.frozen:
+            sums = add_sums(site.sums for site in self._sites.values() if site.sums is not None)
+            self.state = replace(self.state, frozen=conform(normalisation(sums, schema), self.state.frozen))
+        self._settled = True
 
     def _choose(self, number: int) -> list[int]:
-        nodes = list(self._names)
+        nodes = [node for node, site in self._sites.items() if site.trains]
         size = cohort_size(len(nodes), self.plan.fraction)
+        if self.plan.tolerant:
+            size = max(size, min(self.plan.hospitals, len(nodes)))
         if size == len(nodes):
             return nodes
         rng = np.random.default_rng([self.plan.seed, number])
@@ -202,8 +297,9 @@ class Federation:
             h.weight_decay,
             report_initial_loss=self.report_initial_loss,
         )
+        config = ConfigRecord({**messages.train_config(settings), **self.plan.entries})
         configured = self.strategy.configure_train(
-            number, to_record(self.state.arrays), messages.train_config(settings), ChosenNodes(grid, chosen)
+            number, to_record(self.state.arrays), config, ChosenNodes(grid, chosen)
         )
         order = {node: position for position, node in enumerate(chosen)}
         ready = sorted(configured, key=lambda message: order[message.metadata.dst_node_id])
@@ -213,78 +309,136 @@ class Federation:
                 message.content[name] = records[name]
         return ready
 
-    def _exchange(self, grid: Grid, requests: Sequence[Message], what: str) -> list[Message]:
-        """Send messages and return the replies in the same order."""
-        replies = {
-            reply.metadata.src_node_id: reply for reply in grid.send_and_receive(requests, timeout=self.plan.timeout)
-        }
-        ordered = []
-        for request in requests:
-            node = request.metadata.dst_node_id
-            name = self._names.get(node, f"node {node}")
-            reply = replies.get(node)
-            if reply is None:
-                raise ClientFailure(f"{name} did not answer {what} within {self.plan.timeout:g} s")
-            if reply.has_error():
-                raise ClientFailure(f"{name} failed in {what}: {reply.error.reason}")
-            ordered.append(reply)
-        return ordered
+    def _train(self, grid: Grid, number: int, chosen: Sequence[int]) -> tuple[Aggregation, list[Checked]]:
+        """Have the chosen hospitals train; returns what their answers make and what is known of those used."""
+        step = f"round {number}"
+        requests = self._train_messages(grid, number, chosen)
+        rank = list(self._sites).index
+        aggregation: Aggregation = Everything(self.state, rank) if self.keep_all else Mean(self.state, requests[0])
+        judge = NormJudge(len(requests), self.plan.norm_ratio)
+        waiting: list[tuple[Checked, Answer]] = []
+        used: list[Checked] = []
 
-    def _check(self, number: int, replies: Sequence[Message]) -> dict[str, float]:
-        losses = {}
-        for reply in replies:
-            name, metrics = messages.site_name(reply), messages.read_metrics(reply)
-            losses[name] = metrics[messages.LOSS]
-            finite = all(np.isfinite(array).all() for array in messages.read_state(reply).merged().values())
-            if not finite or not math.isfinite(losses[name]):
-                what = f"loss {losses[name]:g}" if finite else "weights that are not finite"
-                raise DivergenceError(
-                    f"round {number}: {name} returned {what}; nothing is registered. "
-                    f"Lower the learning rate (now {self.plan.hyperparameters.lr:g})"
+        def fold() -> None:
+            for checked, answer in waiting:
+                try:
+                    judge.judge(checked)
+                except Rejected as error:
+                    self._leave_out(checked.node, step, str(error))
+                else:
+                    aggregation.add(checked, answer.read())
+                    used.append(checked)
+                answer.drop()
+            waiting.clear()
+
+        answers = exchange(grid, requests, self.plan.timeout)
+        del requests  # The weights are with the grid now; here they would be held twice.
+        for answer in answers:
+            try:
+                reply = self._usable(answer, step)
+                checked = check_training(
+                    reply,
+                    self.state,
+                    self._sites[answer.node].examples,
+                    initial_loss=self.report_initial_loss,
                 )
-        return losses
+            except Rejected as error:
+                self._reject(answer, step, error)
+                continue
+            except _Ignored:
+                continue
+            del reply
+            answer.release()
+            judge.note(checked)
+            waiting.append((checked, answer))
+            if judge.ready:
+                fold()
+        fold()
+        if len(used) < self.plan.hospitals and self.plan.tolerant:
+            raise FlopsError(f"{step}: {len(used)} hospitals gave a usable answer, {self.plan.hospitals} are needed")
+        used.sort(key=lambda checked: rank(checked.node))
+        return aggregation, used
 
-    def _aggregate(self, number: int, replies: Sequence[Message]) -> ModelState:
-        buffers = self._average_buffers(replies)
-        aggregated, _ = self.strategy.aggregate_train(number, replies)
-        if aggregated is None:
-            raise FlopsError(f"round {number}: the strategy could not aggregate {len(replies)} answers")
-        arrays = conform(from_record(aggregated), self.state.arrays)
+    def _aggregate(self, number: int, aggregation: Aggregation) -> ModelState:
+        parameters, buffers = aggregation.result(self.strategy, number)
+        arrays = conform(parameters, self.state.arrays)
         if not all(np.isfinite(array).all() for array in arrays.values()):
             raise DivergenceError(
                 f"round {number}: the strategy made weights that are not finite; nothing is registered. "
                 "Lower its learning rate"
             )
-        return ModelState(arrays, self.state.frozen, buffers)
+        return ModelState(arrays, self.state.frozen, conform(buffers, self.state.buffers))
 
-    def _average_buffers(self, replies: Sequence[Message]) -> dict[str, NDArray[Any]]:
-        """Average buffers by examples, and take them out of the replies: a strategy expects parameters alone."""
-        if not self.state.buffers:
-            return {}
-        examples = [messages.read_metrics(reply)[messages.EXAMPLES] for reply in replies]
-        received = [from_record(reply.content.array_records[messages.BUFFERS]) for reply in replies]
-        for reply in replies:
-            del reply.content[messages.BUFFERS]
-        means = {
-            name: np.average([arrays[name] for arrays in received], axis=0, weights=examples)
-            for name in self.state.buffers
-        }
-        return conform(means, self.state.buffers)
-
-    def _evaluate(self, grid: Grid, number: int) -> dict[str, Evaluation]:
-        content = RecordDict(
-            {**messages.state_records(self.state), messages.CONFIG: ConfigRecord({"server-round": number})}
-        )
-        requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._names]
-        replies = self._exchange(grid, requests, f"the evaluation of round {number}")
-        sites = {messages.site_name(reply): messages.read_evaluation(reply) for reply in replies}
-        for name, evaluation in sites.items():
+    def _evaluate(self, grid: Grid, number: int, state: ModelState) -> dict[str, Evaluation]:
+        config = ConfigRecord({**self.plan.entries, "server-round": number})
+        content = RecordDict({**messages.state_records(state), messages.CONFIG: config})
+        step = f"the evaluation of round {number}"
+        found = {}
+        requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._sites]
+        for reply in self._replies(grid, requests, step):
+            node = reply.metadata.src_node_id
+            evaluation = messages.read_evaluation(reply)
             if evaluation.examples and not math.isfinite(evaluation.loss):
-                raise DivergenceError(
-                    f"round {number}: the global model's loss at {name} is {evaluation.loss:g}; nothing is "
-                    f"registered. Lower the learning rate (now {self.plan.hyperparameters.lr:g})"
-                )
-        return sites
+                problem = f"the global model's loss at {self._name(node)} is {evaluation.loss:g}"
+                raise self._diverged(number, problem)
+            found[node] = evaluation
+        return {self._name(node): found[node] for node in self._sites if node in found}
+
+    def _replies(self, grid: Grid, requests: Sequence[Message], step: str) -> Iterator[Message]:
+        """Send small questions and yield the answers that can be read; they are not read twice."""
+        for answer in exchange(grid, requests, self.plan.timeout):
+            try:
+                reply = self._usable(answer, step)
+                messages.read_metrics(reply)
+            except _Ignored:
+                continue
+            except Exception as error:
+                self._leave_out(answer.node, step, f"returned an answer that cannot be read: {error}")
+                answer.drop()
+                continue
+            answer.drop()
+            yield reply
+
+    def _usable(self, answer: Answer, step: str) -> Message:
+        """Return an answer's reply if it is a result; raises `_Ignored` when it is left out."""
+        reply, node = answer.message, answer.node
+        if reply is None:
+            self._leave_out(node, step, answer.problem)
+        elif reply.has_error():
+            self._leave_out(node, step, f"failed: {reply.error.reason}", reply.error.reason)
+        elif (reason := messages.read_refusal(reply)) is not None:
+            self._leave_out(node, step, reason, refused=True)
+        else:
+            return reply
+        answer.drop()
+        raise _Ignored
+
+    def _reject(self, answer: Answer, step: str, error: Rejected) -> None:
+        answer.drop()
+        if error.diverged and not self.plan.tolerant:
+            raise self._diverged(int(step.split()[-1]), f"{self._name(answer.node)} {error}")
+        self._leave_out(answer.node, step, str(error))
+
+    def _leave_out(self, node: int, step: str, problem: str, failed: str = "", *, refused: bool = False) -> None:
+        """Go on without an answer, or end the job where that is not wanted."""
+        name = self._name(node)
+        if not self.plan.tolerant:
+            if failed:
+                raise ClientFailure(f"{name} failed in {step}: {failed}")
+            if refused:
+                raise ClientFailure(f"{name} refused {step}: {problem}")
+            raise ClientFailure(f"{name}, {step}: it {problem}")
+        self.on_left_out(LeftOut(name, step, problem, refused))
+
+    def _diverged(self, number: int, what: str) -> DivergenceError:
+        return DivergenceError(
+            f"round {number}: {what}; nothing is registered. "
+            f"Lower the learning rate (now {self.plan.hyperparameters.lr:g})"
+        )
+
+
+class _Ignored(Exception):  # noqa: N818 - never leaves this module
+    """An answer was left out."""
 
 
 def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:

@@ -152,6 +152,7 @@ STRATEGIES: Mapping[str, StrategySpec] = {
             "fairer: hospitals with a high loss weigh more",
             "Li et al. 2020, openreview.net/forum?id=ByexElSYDr",
             {"q": Option(0.1, "degree of fairness; 0 weighs all hospitals alike")},
+            needs_all=True,
             initial_loss=True,
         ),
         StrategySpec(

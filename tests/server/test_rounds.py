@@ -73,6 +73,7 @@ def federation(strategy="fedavg", start=START, task=DIGITS, options=(), **plan):
         start,
         Watch(),
         report_initial_loss=spec.initial_loss,
+        keep_all=spec.needs_all,
     )
 
 

@@ -1,0 +1,148 @@
+"""From answers to the next global model, in memory that does not grow with the hospitals where that can be.
+
+Most strategies need only the weighted mean of the answers: `Mean` folds each into it and lets it go, and hands the
+strategy the mean as if one hospital had sent it. Those that compare answers with each other need `Everything`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app.message import make_message
+
+from fl import messages
+from fl.arrays import from_record, to_record
+from fl.errors import FlopsError
+from fl.model import conform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from flwr.serverapp.strategy import FedAvg
+    from numpy.typing import NDArray
+
+    from fl.model import ModelState
+    from server.intake import Checked
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+
+class Aggregation(Protocol):
+    """Collects a round's answers."""
+
+    def add(self, checked: Checked, reply: Message) -> None:
+        """Take an answer that was checked."""
+
+    def result(self, strategy: FedAvg, number: int) -> tuple[Arrays, Arrays]:
+        """Return the new parameters and buffers; they may have other dtypes than the model.
+
+        Raises:
+            FlopsError: the strategy made nothing of them.
+        """
+
+
+class WeightedMean:
+    """A mean of arrays weighted by examples, kept in double precision."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, NDArray[np.float64]] = {}
+        self._weight = 0.0
+
+    def add(self, arrays: Arrays, weight: float) -> None:
+        """Fold arrays in."""
+        for name, array in arrays.items():
+            if name not in self._sums:
+                self._sums[name] = np.zeros(array.shape, np.float64)
+            flat, total = array.reshape(-1), self._sums[name].reshape(-1)
+            for start in range(0, flat.size, _PIECE):
+                piece = slice(start, start + _PIECE)
+                total[piece] += weight * flat[piece].astype(np.float64)
+        self._weight += weight
+
+    def take(self, like: Arrays) -> Arrays:
+        """Return the mean with the dtypes of the model, and forget it."""
+        means = {}
+        for name in list(self._sums):
+            total = self._sums.pop(name)
+            total /= self._weight
+            means |= conform({name: total}, {name: like[name]})
+        return means
+
+
+_PIECE = 2**18
+"""Elements that are folded at a time."""
+
+
+class Mean:
+    """Folds answers into their mean as they come."""
+
+    def __init__(self, base: ModelState, request: Message) -> None:
+        """Begin with nothing.
+
+        Args:
+            base: the model that was sent.
+            request: one of the round's messages, which the mean pretends to answer.
+        """
+        self._base, self._request = base, request
+        self._parameters, self._buffers = WeightedMean(), WeightedMean()
+        self._metrics, self._examples = WeightedMean(), 0
+
+    def add(self, checked: Checked, reply: Message) -> None:
+        """Fold an answer in."""
+        content = reply.content
+        self._parameters.add(from_record(content.array_records[messages.ARRAYS]), checked.examples)
+        if self._base.buffers:
+            self._buffers.add(from_record(content.array_records[messages.BUFFERS]), checked.examples)
+        self._metrics.add({messages.LOSS: np.asarray(checked.loss)}, checked.examples)
+        self._examples += checked.examples
+
+    def result(self, strategy: FedAvg, number: int) -> tuple[Arrays, Arrays]:
+        """Hand the mean to the strategy; see `Aggregation`."""
+        loss = float(self._metrics.take({messages.LOSS: np.asarray(0.0)})[messages.LOSS])
+        content = RecordDict(
+            {
+                messages.ARRAYS: to_record(self._parameters.take(self._base.arrays)),
+                messages.METRICS: MetricRecord({messages.EXAMPLES: self._examples, messages.LOSS: loss}),
+                messages.SITE: ConfigRecord({"name": "mean"}),
+            }
+        )
+        mean = Message(content, reply_to=self._request)
+        return _aggregate(strategy, number, [mean]), self._buffers.take(self._base.buffers)
+
+
+class Everything:
+    """Keeps all answers, for a strategy that compares them."""
+
+    def __init__(self, base: ModelState, rank: Callable[[int], int]) -> None:
+        """Begin with nothing.
+
+        Args:
+            base: the model that was sent.
+            rank: the place of a node; answers are aggregated in this order, so that sums round alike.
+        """
+        self._base, self._rank = base, rank
+        self._replies: list[Message] = []
+        self._buffers = WeightedMean()
+
+    def add(self, checked: Checked, reply: Message) -> None:
+        """Keep an answer."""
+        if self._base.buffers:
+            self._buffers.add(from_record(reply.content.array_records[messages.BUFFERS]), checked.examples)
+            # A strategy expects parameters alone. A copy, because the reply may be read again.
+            parameters = RecordDict({k: v for k, v in reply.content.items() if k != messages.BUFFERS})
+            reply = make_message(reply.metadata, parameters)
+        self._replies.append(reply)
+
+    def result(self, strategy: FedAvg, number: int) -> tuple[Arrays, Arrays]:
+        """Hand all answers to the strategy; see `Aggregation`."""
+        replies = sorted(self._replies, key=lambda reply: self._rank(reply.metadata.src_node_id))
+        return _aggregate(strategy, number, replies), self._buffers.take(self._base.buffers)
+
+
+def _aggregate(strategy: FedAvg, number: int, replies: list[Message]) -> Arrays:
+    aggregated, _ = strategy.aggregate_train(number, replies)
+    if aggregated is None:
+        raise FlopsError(f"round {number}: the strategy could not aggregate {len(replies)} answers")
+    return from_record(aggregated)

@@ -1,0 +1,166 @@
+"""What is checked of a hospital's answer before it can touch the global model.
+
+Names, shapes and dtypes must be the model's, every number finite, the number of examples plausible, and the size
+of the change comparable to the others'. An answer that fails is left out and named, never averaged.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flwr.app import ArrayRecord
+
+from fl import messages
+from fl.arrays import from_record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from flwr.app import Message
+
+    from fl.model import ModelState
+
+
+class Rejected(Exception):  # noqa: N818 - the answer is, the server is not in error
+    """An answer cannot be used; the message is the reason, to be read after the hospital's name.
+
+    Attributes:
+        diverged: numbers are not finite, which a lower learning rate may mend.
+    """
+
+    def __init__(self, reason: str, *, diverged: bool = False) -> None:
+        super().__init__(reason)
+        self.diverged = diverged
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is known of an answer that can be used.
+
+    Attributes:
+        node: who answered.
+        examples: how many examples it trained on.
+        loss: its mean training loss.
+        norm: the L2 norm of the change of all parameters together.
+    """
+
+    node: int
+    examples: int
+    loss: float
+    norm: float
+
+
+def check_training(
+    reply: Message, base: ModelState, most_examples: float, *, initial_loss: bool = False
+) -> Checked:
+    """Check the answer to a train message.
+
+    Args:
+        reply: the answer.
+        base: the weights that were sent.
+        most_examples: how many examples the hospital said it has.
+        initial_loss: the received weights' loss was asked for too.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    content = reply.content
+    metrics = content.metric_records.get(messages.METRICS)
+    if metrics is None:
+        raise Rejected("returned an empty answer" if not content else "returned no metrics")
+    for name in (messages.EXAMPLES, messages.LOSS, *([messages.INITIAL_LOSS] if initial_loss else [])):
+        if not isinstance(metrics.get(name), int | float):
+            raise Rejected(f"returned no '{name}'")
+    examples, loss = float(metrics[messages.EXAMPLES]), float(metrics[messages.LOSS])  # type: ignore[arg-type]
+    if not (examples >= 1 and examples == int(examples)):
+        raise Rejected(f"trained on {examples:g} examples")
+    if examples > most_examples:
+        raise Rejected(f"trained on {examples:g} examples and has {most_examples:g}")
+    norm = _change(content.array_records.get(messages.ARRAYS), base.arrays, "weights")
+    _change(content.array_records.get(messages.BUFFERS), base.buffers, "buffers")
+    for value in (loss, float(metrics.get(messages.INITIAL_LOSS, 0.0))):  # type: ignore[arg-type]
+        if not math.isfinite(value):
+            raise Rejected(f"returned loss {value:g}", diverged=True)
+    return Checked(reply.metadata.src_node_id, int(examples), loss, norm)
+
+
+def _change(record: ArrayRecord | None, base: Mapping[str, np.ndarray], what: str) -> float:
+    """Check arrays against what was sent and return the L2 norm of their change."""
+    if record is None:
+        if base:
+            raise Rejected(f"returned no {what}")
+        return 0.0
+    try:
+        arrays = from_record(record)
+    except Exception as error:
+        raise Rejected(f"returned {what} that cannot be read: {type(error).__name__}") from error
+    if list(arrays) != list(base):
+        odd = sorted(set(arrays) ^ set(base)) or list(arrays)
+        raise Rejected(f"returned {what} of another model: {', '.join(odd[:3])}")
+    total = 0.0
+    for name, array in arrays.items():
+        sent = base[name]
+        if array.shape != sent.shape or array.dtype != sent.dtype:
+            raise Rejected(
+                f"returned {what} of another shape: {name} is {list(array.shape)} {array.dtype}, "
+                f"not {list(sent.shape)} {sent.dtype}"
+            )
+        if not np.isfinite(array).all():
+            raise Rejected(f"returned {what} that are not finite", diverged=True)
+        if np.issubdtype(array.dtype, np.floating):
+            with np.errstate(over="ignore"):
+                # In double precision: the square of a large float32 would overflow. In pieces: no second model.
+                flat, origin = array.reshape(-1), sent.reshape(-1)
+                for start in range(0, flat.size, _PIECE):
+                    piece = slice(start, start + _PIECE)
+                    difference = flat[piece].astype(np.float64) - origin[piece]
+                    total += float(difference @ difference)
+    return math.sqrt(total)
+
+
+_PIECE = 2**18
+"""Elements that are worked on at a time."""
+
+
+@dataclass
+class NormJudge:
+    """Compares the sizes of a round's changes with each other.
+
+    An answer is judged when the sizes of more than half of those asked are known: by their median, a few wild ones
+    among them do not matter.
+
+    Attributes:
+        asked: how many hospitals train in this round.
+        ratio: how many times the median of the others a change may be.
+    """
+
+    asked: int
+    ratio: float
+    _norms: dict[int, float] = field(default_factory=dict)
+
+    def note(self, checked: Checked) -> None:
+        """Take down an answer's size."""
+        self._norms[checked.node] = checked.norm
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough is known to judge."""
+        return math.isinf(self.ratio) or 2 * len(self._norms) > self.asked
+
+    def judge(self, checked: Checked) -> None:
+        """Compare one answer with the others noted.
+
+        Raises:
+            Rejected: it is too large; its size is forgotten.
+        """
+        others = [norm for node, norm in self._norms.items() if node != checked.node]
+        usual = median(others) if others else 0.0
+        if usual > 0 and checked.norm > self.ratio * usual:
+            del self._norms[checked.node]
+            raise Rejected(
+                f"changed the weights {checked.norm / usual:.3g} times as much as the others (at most {self.ratio:g})"
+            )
