@@ -1,6 +1,8 @@
+import contextlib
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -48,7 +50,7 @@ def test_an_unknown_model_has_no_version(registry):
     assert registry.latest("flops-nothing") is None
 
 
-def test_a_run_keeps_settings_numbers_and_tags(registry, here):
+def test_a_run_keeps_settings_numbers_and_tags(tables_made_anew, registry, here):
     version, _ = register(registry, 1, parent="7")
     client = mlflow.MlflowClient(registry.uri)
 
@@ -172,7 +174,28 @@ def test_several_first_runs_at_once_all_find_their_registry(here):
     assert [process.returncode for process in started] == [0, 0, 0], ended
 
 
-def test_a_relative_database_is_in_the_working_folder(here):
+def test_what_a_process_left_half_made_is_made_anew(tables_made_anew, empty_tables, here):
+    (here / "flops-registry").mkdir()
+    half = here / "flops-registry" / ".mlflow.db.new"
+    half.write_bytes(empty_tables.read_bytes()[:20_000])
+
+    assert Registry().latest("flops-nothing") is None
+    assert not half.exists()
+
+
+def test_copied_tables_are_those_that_the_registry_makes(tables_made_anew, empty_tables, here):
+    Registry()
+
+    def tables(path):
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            things = sorted(connection.execute("select type, name from sqlite_master"))
+            columns = {name: connection.execute(f"pragma table_info({name})").fetchall() for _, name in things}
+            return things, columns, connection.execute("select version_num from alembic_version").fetchall()
+
+    assert tables(here / "flops-registry" / "mlflow.db") == tables(empty_tables)
+
+
+def test_a_relative_database_is_in_the_working_folder(tables_made_anew, here):
     registry = Registry("sqlite:///sub/mlflow.db")
     register(registry)
 
