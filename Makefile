@@ -8,7 +8,7 @@ PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types layers check bench clean
+.PHONY: help run test test-images lint types layers check bench clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -18,6 +18,9 @@ run: $(VENV)/.run ## Set up, run a federation on real data, register its global 
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-images: $(VENV)/.dev ## Build both images, run the tests of containers; needs Docker Engine
+	$(BIN)/python -m pytest -m docker $(PYTEST_FLAGS)
 
 check: lint types layers ## All that is checked without running anything
 
@@ -45,7 +48,7 @@ $(BIN)/python:
 	  { rm -rf $(VENV); echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[server,client]'
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[research]'
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt

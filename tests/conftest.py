@@ -20,19 +20,41 @@ if TYPE_CHECKING:
 REQUIRE = os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0")
 """Set where everything must be tested: a part that is missing is a failure there, not a reason to skip."""
 
-PARTS = {"ray": lambda: importlib.util.find_spec("ray") is not None}
+
+def _docker_answers() -> bool:
+    try:
+        import docker
+
+        client = docker.from_env(timeout=10)
+        try:
+            return bool(client.ping())
+        finally:
+            client.close()
+    except Exception:  # Whatever is wrong, it does not answer.
+        return False
+
+
+PARTS = {"docker": _docker_answers, "ray": lambda: importlib.util.find_spec("ray") is not None}
 """Markers of tests that need a part of the system, and how to tell that it is there."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests whose part is missing, with the reason, unless everything is required."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip tests whose part is missing, with the reason, unless everything is required.
+
+    What needs Docker takes minutes and runs where it is asked for by its marker, or everything is required.
+    """
     if REQUIRE:
         return
-    missing = [part for part, present in PARTS.items() if not present()]
-    for item in items:
-        for part in missing:
-            if item.get_closest_marker(part):
-                item.add_marker(pytest.mark.skip(reason=f"{part} is not installed; FLOPS_TEST_REQUIRE=1 insists"))
+    for part, present in PARTS.items():
+        marked = [item for item in items if item.get_closest_marker(part)]
+        if part == "docker" and "docker" not in config.option.markexpr:
+            reason = "builds or runs containers; make test-images runs it"
+        elif not marked or present():
+            continue
+        else:
+            reason = f"{part} is missing; FLOPS_TEST_REQUIRE=1 insists"
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @dataclass(frozen=True)

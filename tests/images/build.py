@@ -1,0 +1,130 @@
+"""Building an image from what is committed, with every library handed in: a build here reaches no network."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from docker import DockerClient
+    from docker.models.images import Image
+
+ROOT = Path(__file__).parents[2]
+SIDES = ("server", "client")
+
+
+def git(*arguments: str) -> bytes:
+    """Return what git says of this repository."""
+    return subprocess.run(("git", "-C", str(ROOT), *arguments), capture_output=True, check=True).stdout
+
+
+def collect_wheels(folder: Path, python: str) -> Path:
+    """Download the wheels of both images with this machine's pip, however that reaches its index.
+
+    Args:
+        folder: kept between runs; a folder in it holds the wheels.
+        python: the version of the image's Python, such as 3.11.
+
+    Returns:
+        The folder that holds them.
+    """
+    project = tomllib.loads(git("show", "HEAD:pyproject.toml").decode())
+    extras = project["project"]["optional-dependencies"]
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
+    wanted = sorted({*wanted, *(line for side in SIDES for line in extras[side])})
+    constraints = git("show", "HEAD:constraints.txt")
+    key = hashlib.sha256(json.dumps([python, wanted, constraints.decode()]).encode()).hexdigest()[:16]
+    wheels = folder / key
+    if not wheels.exists():
+        for old in folder.iterdir():
+            shutil.rmtree(old)
+        unfinished = folder / f"{key}.part"
+        unfinished.mkdir()
+        (unfinished / "constraints").write_bytes(constraints)
+        command = [sys.executable, "-m", "pip", "download", "-q", "-d", str(unfinished), "--only-binary=:all:"]
+        command += ["--python-version", python, "-c", str(unfinished / "constraints"), *wanted]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr[-2000:]
+        (unfinished / "constraints").unlink()
+        unfinished.rename(wheels)
+    return wheels
+
+
+def build_image(
+    client: DockerClient,
+    side: str,
+    base: str,
+    wheels: Path,
+    tag: str,
+    *,
+    appended: Mapping[str, str] | None = None,
+) -> tuple[Image, str]:
+    """Build one side's image from the last commit.
+
+    Args:
+        client: of Docker Engine.
+        side: server or client.
+        base: the base image's name.
+        wheels: all libraries.
+        tag: the new image's name.
+        appended: text to add to the end of files, by path: a change of code.
+
+    Returns:
+        The image and what the build printed.
+    """
+    arguments = {
+        "BASE_IMAGE": base,
+        "PIP_FLAGS": "--no-index",
+        "REVISION": git("rev-parse", "HEAD").decode().strip(),
+        # The commit's date and not today's: the same commit is the same image.
+        "CREATED": git("log", "-1", "--format=%cI").decode().strip(),
+        "VERSION": tomllib.loads(git("show", "HEAD:pyproject.toml").decode())["project"]["version"],
+    }
+    with tempfile.TemporaryFile() as context:
+        _write_context(context, side, wheels, appended or {})
+        context.seek(0)
+        lines = client.api.build(
+            fileobj=context,
+            custom_context=True,
+            dockerfile=f"Dockerfile.{side}",
+            tag=tag,
+            buildargs=arguments,
+            network_mode="none",
+            rm=True,
+            forcerm=True,
+            decode=True,
+        )
+        printed = "".join(_checked(lines))
+    return client.images.get(tag), printed
+
+
+def _write_context(target: object, side: str, wheels: Path, appended: Mapping[str, str]) -> None:
+    paths = ("fl", side, "pyproject.toml", "README.md", "LICENSE", "constraints.txt", f"Dockerfile.{side}")
+    committed = io.BytesIO(git("archive", "--format=tar", "HEAD", *paths))
+    with tarfile.open(fileobj=committed) as source, tarfile.open(fileobj=target, mode="w") as context:  # type: ignore[call-overload]
+        for member in source:
+            content = source.extractfile(member)
+            data = content.read() + appended.get(member.name, "").encode() if content else b""
+            member.size = len(data)
+            context.addfile(member, io.BytesIO(data))
+        context.add(wheels, arcname="wheels")
+
+
+def _checked(lines: Iterator[dict[str, str]]) -> Iterator[str]:
+    """Yield what a build prints. A failed build is a line in its stream, no exception of the library's."""
+    printed = []
+    for line in lines:
+        assert "error" not in line, f"{line['error']}; before it:\n{''.join(printed)[-3000:]}"
+        printed.append(line.get("stream", ""))
+        yield printed[-1]

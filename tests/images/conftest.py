@@ -1,0 +1,59 @@
+"""Both images, built once for all tests from what is committed."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+
+from tests.images.base import MissingPartError, make_base
+from tests.images.build import build_image, collect_wheels
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from docker import DockerClient
+    from docker.models.images import Image
+
+
+@pytest.fixture(scope="session")
+def docker_client() -> Iterator[DockerClient]:
+    """Docker Engine; a step of a build may be silent for minutes."""
+    client = docker.from_env(timeout=900)
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def base_image(docker_client: DockerClient) -> str:
+    """The name of an image with Python and nothing else."""
+    try:
+        return make_base(docker_client)
+    except MissingPartError as missing:
+        if os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def wheels(docker_client: DockerClient, base_image: str, request: pytest.FixtureRequest) -> Path:
+    """A folder with all libraries of both images; it stays in pytest's cache."""
+    say = "import sys; print('%d.%d' % sys.version_info[:2])"
+    python = docker_client.containers.run(base_image, ["python3", "-c", say], remove=True, network_mode="none")
+    cache: pytest.Cache = request.config.cache
+    return collect_wheels(cache.mkdir("flops-wheels"), python.decode().strip())
+
+
+@pytest.fixture(scope="session")
+def server_image(docker_client: DockerClient, base_image: str, wheels: Path) -> Image:
+    """The global server's image."""
+    return build_image(docker_client, "server", base_image, wheels, "flops-test-server:latest")[0]
+
+
+@pytest.fixture(scope="session")
+def client_image(docker_client: DockerClient, base_image: str, wheels: Path) -> Image:
+    """A hospital's image."""
+    return build_image(docker_client, "client", base_image, wheels, "flops-test-client:latest")[0]

@@ -1,0 +1,143 @@
+"""What the two images hold, what they leave out, and what a change of code adds to them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+import tempfile
+
+import pytest
+
+from fl.protocol import PROTOCOL
+from tests.images.build import SIDES, build_image, git
+from tests.images.network import container
+
+pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
+
+MOST_ADDED = 200_000
+"""Bytes that a change of code may add to what a registry stores and a hospital pulls."""
+
+
+@pytest.fixture(params=SIDES)
+def side(request):
+    return request.param
+
+
+@pytest.fixture
+def image(request, side):
+    return request.getfixturevalue(f"{side}_image")
+
+
+@pytest.fixture
+def run(docker_client, image):
+    """Run a program in the image on a read-only root file system without a network; return what it printed."""
+
+    def run(*command, code=0, **further):
+        with container(docker_client, image.id, command[1:], entrypoint=[command[0]], **further) as box:
+            assert box.exit_code() == code
+            return box.logs()
+
+    return run
+
+
+def python(run, text):
+    return json.loads(run("python", "-c", text).splitlines()[-1])
+
+
+def test_labels_say_which_code_it_is(image, side):
+    labels = image.attrs["Config"]["Labels"]
+    commit = git("rev-parse", "HEAD").decode().strip()
+    assert labels["org.opencontainers.image.title"] == f"flops-{side}"
+    assert labels["org.opencontainers.image.revision"] == commit
+    assert labels["org.opencontainers.image.created"] == git("log", "-1", "--format=%cI").decode().strip()
+    assert labels["org.opencontainers.image.version"]
+    assert labels["io.flops.protocol"] == str(PROTOCOL)
+    assert f"FLOPS_COMMIT={commit}" in image.attrs["Config"]["Env"]
+
+
+def test_starts_its_side_and_asks_it_for_its_health(image, side):
+    config = image.attrs["Config"]
+    assert config["Entrypoint"] == ["flops", side]
+    assert config["Cmd"] == [{"server": "round", "client": "start"}[side]]
+    assert config["Healthcheck"]["Test"] == ["CMD", "flops", side, "health"]
+
+
+def test_user_is_nobody_in_particular(image, run):
+    assert image.attrs["Config"]["User"] == "10001:10001"
+    assert run("id", "-u").strip() == "10001"
+
+
+def test_holds_its_own_side_and_no_other(run, side):
+    found = python(
+        run,
+        "import importlib.util as u, json; "
+        "print(json.dumps([p for p in ('fl', 'server', 'client', 'pipeline', 'tests') if u.find_spec(p)]))",
+    )
+    assert found == ["fl", side]
+    names = run("find", "/opt/code", "-mindepth", "1", "-maxdepth", "1", "-printf", "%f\\n").split()
+    assert {name for name in names if not name.endswith(".dist-info")} == {"bin", "fl", side}
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["tasks"], ["SIDE", "--help"]])
+def test_commands_answer_with_a_read_only_root(run, side, arguments):
+    assert run("flops", *(side if word == "SIDE" else word for word in arguments))
+
+
+def test_help_imports_nothing_heavy(run, side):
+    text = f"import json, sys; from fl.cli import main; main([{side!r}, '--help']); print(json.dumps([*sys.modules]))"
+    assert not set(python(run, text)) & {"torch", "mlflow", "pandas", "pyarrow"}
+
+
+def test_imports_what_its_side_needs(run, side):
+    needs = {"server": "server.app, server.registry", "client": "client.app"}[side]
+    assert python(run, f"import {needs}; print(1)") == 1
+
+
+def test_nothing_calls_home_or_installs(image):
+    environment = dict(line.split("=", 1) for line in image.attrs["Config"]["Env"])
+    assert environment["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert environment["FLWR_DISABLE_UPDATE_CHECK"] == "1"
+    assert environment["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+
+
+def test_left_out_are_compilers_installers_caches_pictures_and_pages(run, side):
+    tools = ("cc", "gcc", "g++", "c++", "clang", "make", "uv", "git", "curl", "wget")
+    assert python(run, f"import json, shutil; print(json.dumps([t for t in {tools!r} if shutil.which(t)]))") == []
+    modules = ("pip", "matplotlib", "ray", "pytest", "flask", *(("mlflow",) if side == "client" else ()))
+    found = python(
+        run,
+        "import importlib.util as u, json, sys; "
+        f"print(json.dumps([m for m in {modules!r} if (s := u.find_spec(m)) and s.origin.startswith('/opt')]))",
+    )
+    assert found == []
+    seen = run("find", "/opt", "/src", "/root", "/home", "-name", "*.whl", "-o", "-name", ".cache", user="0", code=1)
+    assert [line for line in seen.splitlines() if "/src" not in line] == []
+
+
+def test_a_change_of_code_adds_kilobytes_and_installs_nothing(docker_client, base_image, wheels, image, side):
+    tag = f"flops-test-{side}:changed"
+    appended = {"fl/cli.py": "\n# Changed.\n"}
+    changed, printed = build_image(docker_client, side, base_image, wheels, tag, appended=appended)
+    try:
+        before = set(image.attrs["RootFS"]["Layers"])
+        new = [i for i, layer in enumerate(changed.attrs["RootFS"]["Layers"]) if layer not in before]
+        sizes = _compressed(changed, new)
+    finally:
+        docker_client.images.remove(tag)
+    print(f"{side}: {len(new)} new layers of {sizes} bytes")
+    assert len(new) == 1
+    assert sum(sizes) < MOST_ADDED
+    assert "flops" in printed.rpartition("Successfully installed")[2].split("\n")[0]
+    assert "torch" not in printed.partition("COPY pyproject.toml README.md")[0].partition("PIP_CONSTRAINT")[2]
+
+
+def _compressed(image, layers):
+    """Return the sizes of some layers as a registry stores them."""
+    with tempfile.TemporaryFile() as file:
+        for chunk in image.save(chunk_size=2**20):
+            file.write(chunk)
+        file.seek(0)
+        with tarfile.open(fileobj=file) as archive:
+            (manifest,) = json.load(archive.extractfile("manifest.json"))
+            return [len(gzip.compress(archive.extractfile(manifest["Layers"][i]).read())) for i in layers]
