@@ -106,6 +106,7 @@ class Chain:
 def check(lines: Iterable[bytes]) -> Chain:
     """Check the lines of a file, from the first and without their ends, against each other."""
     chain = Chain()
+    found: list[tuple[int, str]] = []  # Line and problem.
     places: dict[int, int] = {}  # Where each number was first met, or should have been.
     above, above_number, bad = FIRST, 0, 0  # The line above; the last good number; how many bad lines since.
     for place, line in enumerate(lines, start=1):
@@ -113,22 +114,20 @@ def check(lines: Iterable[bytes]) -> Chain:
         chain.entries += receipt is not None
         if receipt is None or not intact(line, receipt):
             what = "no receipt can be read from it" if receipt is None else f"receipt {receipt['number']} was changed"
-            chain.problems.append(f"line {place}: {what}")
+            found.append((place, what))
             bad += 1
             places.setdefault(above_number + bad, place)  # Its own number is not to be trusted.
             above = checksum(line)
             continue
         number = receipt["number"]
         if number in chain.hashes:
-            chain.problems.append(f"line {place}: receipt {number} is there already, in line {places[number]}")
+            found.append((place, f"receipt {number} is there already, in line {places[number]}"))
         elif number < above_number:
-            chain.problems.append(f"line {place}: receipt {number} stands behind receipt {above_number}")
+            found.append((place, f"receipt {number} stands behind receipt {above_number}"))
         elif number == above_number + 1 and not bad and receipt["previous"] != above:
-            chain.problems.append(
-                f"line {place}: receipt {number} does not continue the line above, or what was there"
-            )
+            found.append((place, f"receipt {number} does not continue the line above, or what was there"))
         if receipt.get("kind") == BROKEN:
-            chain.problems.append(f"line {place}: the node found: {receipt.get('reason')}")
+            found.append((place, f"the node found: {receipt.get('reason')}"))
         if number not in chain.hashes:
             chain.hashes[number], places[number] = receipt["hash"], place
         above, above_number, bad = checksum(line), number, 0
@@ -136,8 +135,9 @@ def check(lines: Iterable[bytes]) -> Chain:
     before = 0
     for number in sorted(places):
         if number > before + 1:
-            chain.problems.append(f"line {places[number]}: {missing(before + 1, number - 1)} above it")
+            found.append((places[number], f"{missing(before + 1, number - 1)} above it"))
         before = number
+    chain.problems = [f"line {place}: {problem}" for place, problem in sorted(found)]
     return chain
 
 

@@ -11,6 +11,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import secrets
 import stat
 from typing import TYPE_CHECKING
 
@@ -95,11 +96,13 @@ def write_pair(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     files = {private: (secret, 0o600), public: (f"{public_line(key.public_key(), name)}\n".encode(), 0o644)}
-    drafts = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in files}
+    drafts = {path: path.with_name(f".{path.name}.{secrets.token_hex(4)}") for path in files}
     reserved: list[Path] = []
     path = private
     try:
         for path in files:
+            if path.parent.is_file():
+                raise NotADirectoryError(None, "its folder is a file")
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if path.is_dir():
                 raise IsADirectoryError(None, "a folder has this name")

@@ -17,6 +17,8 @@ LINE = (
 """A key of OpenSSH's own making, with what ssh-keygen -lf printed for it."""
 PRINT = "SHA256:0cCCXTUuEKsNkKcSpApNXdCQRA11fqbq8E4ZoyZ5QwM"
 
+RSA = rsa.generate_private_key(65537, 2048)
+
 FORMATS = {"PKCS8": s.PrivateFormat.PKCS8, "SEC1": s.PrivateFormat.TraditionalOpenSSL, "SSH": s.PrivateFormat.OpenSSH}
 
 needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="ssh-keygen is not installed")
@@ -135,7 +137,7 @@ def test_a_private_key_open_to_others_is_refused(tmp_path, key, mode):
         (b"-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n", "not a private key"),
         (pem(keys.generate(), secret=b"secret"), "has a passphrase.*ssh-keygen -p -f"),
         (pem(ec.generate_private_key(ec.SECP256R1())), "ECDSA on secp256r1, but ECDSA on P-384 is needed"),
-        (pem(rsa.generate_private_key(65537, 1024)), "the key is RSA, but"),
+        (pem(RSA), "the key is RSA, but"),
         (pem(ed25519.Ed25519PrivateKey.generate(), s.PrivateFormat.OpenSSH), "the key is Ed25519, but"),
         (f"{LINE} north\n".encode(), "this is a public key"),
         (public_pem(keys.generate().public_key()), "this is a public key"),
@@ -194,7 +196,7 @@ def openssh(public):
         (public_pem(keys.generate().public_key()) * 2, "holds 2 keys"),
         (openssh(ec.generate_private_key(ec.SECP521R1()).public_key()), "ECDSA on secp521r1, but"),
         (openssh(ed25519.Ed25519PrivateKey.generate().public_key()), "the key is Ed25519, but"),
-        (public_pem(rsa.generate_private_key(65537, 1024).public_key()), "the key is RSA, but"),
+        (public_pem(RSA.public_key()), "the key is RSA, but"),
         (pem(keys.generate()), "THIS IS A PRIVATE KEY"),
         (pem(keys.generate(), s.PrivateFormat.OpenSSH), "THIS IS A PRIVATE KEY.*keygen --force"),
     ],

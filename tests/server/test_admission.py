@@ -108,6 +108,6 @@ def test_the_same_name_twice_names_both(folder):
 def test_names_that_cannot_be_used(folder, file):
     admit(folder, file)
 
-    with pytest.raises(SettingsError, match="name.*rename the file") as raised:
+    with pytest.raises(SettingsError, match=r"name.*rename the file") as raised:
         read_allow_list(folder)
     assert "\n" not in str(raised.value)
