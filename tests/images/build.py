@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -29,6 +30,22 @@ def git(*arguments: str) -> bytes:
     return subprocess.run(("git", "-C", str(ROOT), *arguments), capture_output=True, check=True).stdout
 
 
+@functools.cache
+def commit() -> str:
+    """Return the commit that is built: one for all tests, should another be made meanwhile."""
+    return git("rev-parse", "HEAD").decode().strip()
+
+
+def committed(path: str) -> bytes:
+    """Return a file as committed."""
+    return git("show", f"{commit()}:{path}")
+
+
+def commit_date() -> str:
+    """Return when it was committed; taken for when an image was made, so that the same commit is the same image."""
+    return git("log", "-1", "--format=%cI", commit()).decode().strip()
+
+
 def collect_wheels(folder: Path, python: str) -> Path:
     """Download the wheels of both images with this machine's pip, however that reaches its index.
 
@@ -39,11 +56,11 @@ def collect_wheels(folder: Path, python: str) -> Path:
     Returns:
         The folder that holds them.
     """
-    project = tomllib.loads(git("show", "HEAD:pyproject.toml").decode())
+    project = tomllib.loads(committed("pyproject.toml").decode())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]
     wanted = sorted({*wanted, *(line for side in SIDES for line in extras[side])})
-    constraints = git("show", "HEAD:constraints.txt")
+    constraints = committed("constraints.txt")
     key = hashlib.sha256(json.dumps([python, wanted, constraints.decode()]).encode()).hexdigest()[:16]
     wheels = folder / key
     if not wheels.exists():
@@ -86,10 +103,9 @@ def build_image(
     arguments = {
         "BASE_IMAGE": base,
         "PIP_FLAGS": "--no-index",
-        "REVISION": git("rev-parse", "HEAD").decode().strip(),
-        # The commit's date and not today's: the same commit is the same image.
-        "CREATED": git("log", "-1", "--format=%cI").decode().strip(),
-        "VERSION": tomllib.loads(git("show", "HEAD:pyproject.toml").decode())["project"]["version"],
+        "REVISION": commit(),
+        "CREATED": commit_date(),
+        "VERSION": tomllib.loads(committed("pyproject.toml").decode())["project"]["version"],
     }
     with tempfile.TemporaryFile() as context:
         _write_context(context, side, wheels, appended or {})
@@ -111,8 +127,8 @@ def build_image(
 
 def _write_context(target: object, side: str, wheels: Path, appended: Mapping[str, str]) -> None:
     paths = ("fl", side, "pyproject.toml", "README.md", "LICENSE", "constraints.txt", f"Dockerfile.{side}")
-    committed = io.BytesIO(git("archive", "--format=tar", "HEAD", *paths))
-    with tarfile.open(fileobj=committed) as source, tarfile.open(fileobj=target, mode="w") as context:  # type: ignore[call-overload]
+    archive = io.BytesIO(git("archive", "--format=tar", commit(), *paths))
+    with tarfile.open(fileobj=archive) as source, tarfile.open(fileobj=target, mode="w") as context:  # type: ignore[call-overload]
         for member in source:
             content = source.extractfile(member)
             data = content.read() + appended.get(member.name, "").encode() if content else b""
