@@ -210,7 +210,7 @@ def test_a_task_that_does_not_fit_is_known_before_training(flops, here, monkeypa
 )
 def test_an_end_in_the_middle_leaves_no_version(here, engine, sent, code, said):
     # Long rounds, and a line after each: the signal comes in the second of nine.
-    options = ("--rounds", "9", "--local-epochs", "10", "--engine", engine)
+    options = ("--rounds", "9", "--local-epochs", "10" if engine == "local" else "3", "--engine", engine)
     process = subprocess.Popen(
         [sys.executable, "-m", "fl.cli", "run", "digits", *options],
         stdout=subprocess.PIPE,
