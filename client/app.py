@@ -15,6 +15,7 @@ from fl import messages
 from fl.data.schema import TableSchema
 from fl.data.statistics import column_sums
 from fl.messages import SiteDescription
+from fl.protocol import disagreement, read_contract
 from fl.training import TrainRequest
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from flwr.app import Context, Message
 
     from fl.data.dataset import Site
+    from fl.protocol import Contract
     from fl.training import Trainer
 
 
@@ -38,19 +40,35 @@ def _answer_errors(message: Message, context: Context, call_next: Callable[[Mess
         return messages.error_reply(message, error)
 
 
-def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer]) -> ClientApp:
+def create_client_app(
+    find_site: Callable[[Context], Site], make_trainer: Callable[[], Trainer], contract: Contract | None = None
+) -> ClientApp:
     """Make the client app.
 
     Args:
         find_site: returns the data of the site that a context belongs to.
         make_trainer: returns what trains and evaluates; called for each message, so it may keep one.
+        contract: what this side says of itself; a server that does not fit is refused. None asks nothing, where
+            both sides are one process.
 
     Returns:
         An app that answers ``query.describe``, ``train`` and ``evaluate`` as `fl.messages` says.
     """
     app = ClientApp()
 
-    @app.query("describe", mods=[_answer_errors])
+    def check_contract(
+        message: Message, context: Context, call_next: Callable[[Message, Context], Message]
+    ) -> Message:
+        if contract is not None:
+            reason = disagreement(read_contract(messages.read_config(message)), contract)
+            if reason is not None:
+                return messages.refusal_reply(message, reason)
+        return call_next(message, context)
+
+    mods: list[Callable[[Message, Context, Callable[[Message, Context], Message]], Message]]
+    mods = [_answer_errors, check_contract]
+
+    @app.query("describe", mods=mods)
     def describe(message: Message, context: Context) -> Message:
         site = find_site(context)
         wanted = bool(messages.read_config(message).get("statistics", False))
@@ -58,14 +76,14 @@ def create_client_app(find_site: Callable[[Context], Site], make_trainer: Callab
         sums = column_sums(site.train.x) if wanted and table else None
         return messages.describe_reply(message, SiteDescription(site.name, len(site.train), len(site.holdout), sums))
 
-    @app.train(mods=[_answer_errors])
+    @app.train(mods=mods)
     def train(message: Message, context: Context) -> Message:
         site = find_site(context)
         settings = messages.read_train_config(messages.read_config(message))
         result = make_trainer().train(TrainRequest(site, messages.read_state(message), settings))
         return messages.train_reply(message, site.name, result)
 
-    @app.evaluate(mods=[_answer_errors])
+    @app.evaluate(mods=mods)
     def evaluate(message: Message, context: Context) -> Message:
         site = find_site(context)
         evaluation = make_trainer().evaluate(messages.read_state(message), site.holdout)

@@ -7,6 +7,7 @@ one for each. It uses Flower's Fleet API, key and message format, and runs nothi
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
 import threading
@@ -25,7 +26,6 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import (
@@ -54,9 +54,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cryptography.hazmat.primitives.asymmetric import ec
+    from flwr.proto.message_pb2 import ObjectTree
 
 HEARTBEAT_SECONDS = 30.0
 """A server believes a node to be gone after twice as long without a heartbeat."""
+
+LOOK_SECONDS = 2.0
+"""How often it is looked, while a message is worked on, whether the server is still the same."""
 
 CONNECT_SECONDS = 1.5
 """How long a server may take to accept a connection. Retries are quick, so that a job's start is not missed."""
@@ -71,7 +75,15 @@ _Result = TypeVar("_Result")
 
 
 class ServerGone(FlopsError):  # noqa: N818 - a state, not a mistake
-    """The server does not answer, or it is another one than before."""
+    """The server does not answer, or it is another one than before.
+
+    Attributes:
+        untrusted: something answers, and its certificate is not to be trusted.
+    """
+
+    def __init__(self, reason: str, *, untrusted: bool = False) -> None:
+        super().__init__(reason)
+        self.untrusted = untrusted
 
 
 class NotAdmitted(FlopsError):  # noqa: N818 - a state, not a mistake
@@ -118,7 +130,8 @@ class Link:
             timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),  # type: ignore[arg-type]
         )
         self._node = Node()
-        self._left = threading.Event()
+        self._left, self._busy = threading.Event(), threading.Event()
+        self.replaced = threading.Event()
         self._heart: threading.Thread | None = None
 
     def join(self) -> None:
@@ -135,7 +148,7 @@ class Link:
         except httpx.HTTPStatusError as error:
             raise _refused(error) from error
         except (httpx.HTTPError, ValueError, OSError) as error:
-            raise ServerGone(_reason(error)) from error
+            raise _gone(error) from error
         self._node = Node(node_id=answer.node_id)
         self._heart = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
         self._heart.start()
@@ -144,11 +157,13 @@ class Link:
         """Say goodbye where the server is still there, and close the connection."""
         self._left.set()
         if self._node.node_id:
-            try:
+            with contextlib.suppress(httpx.HTTPError, ValueError, RuntimeError):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
-            except (httpx.HTTPError, ValueError, RuntimeError):
-                pass
         self._client._client.close()
+
+    def working(self, busy: bool) -> None:
+        """Say that a message is worked on: `replaced` is then set soon after another server has taken the place."""
+        (self._busy.set if busy else self._busy.clear)()
 
     def ask(self) -> Work | None:
         """Ask for work; waits up to ten seconds for some.
@@ -159,14 +174,16 @@ class Link:
         try:
             answer = self._client.PullMessages(PullMessagesRequest(node=self._node))
         except (httpx.HTTPError, ValueError) as error:
-            raise ServerGone(_reason(error)) from error
+            raise _gone(error) from error
         if not answer.messages_list:
             return None
         return Work(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
 
     def bundle(self, run_id: int) -> tuple[str, bytes]:
         """Return the hash and the content of a job's app bundle. It is not unpacked."""
-        run = run_from_proto(self._insist(lambda: self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id))).run)
+        run = run_from_proto(
+            self._insist(lambda: self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id))).run
+        )
         request = GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
         fab = fab_from_proto(self._insist(lambda: self._client.GetFab(request)).fab)
         return run.fab_hash, fab.content
@@ -217,9 +234,7 @@ class Link:
                 answer.session_id,
             )
             try:
-                push_objects(
-                    get_all_nested_objects(message), push, object_ids_to_push=set(answer.objects_to_push)
-                )
+                push_objects(get_all_nested_objects(message), push, object_ids_to_push=set(answer.objects_to_push))
             except ObjectPushError:
                 return  # The round is over, or the server asked for too long: it knows, and asks anew.
 
@@ -231,23 +246,30 @@ class Link:
                 return call()
             except httpx.HTTPStatusError as error:
                 if error.response.status_code not in (502, 503, 504):
-                    raise ServerGone(_reason(error)) from error
+                    raise _gone(error) from error
                 reason = error
             except httpx.TransportError as error:
                 reason = error  # type: ignore[assignment]
             if time.monotonic() > deadline or self._left.is_set():
-                raise ServerGone(_reason(reason)) from reason
+                raise _gone(reason) from reason
             time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
             pause = min(2 * pause, 2.0)
 
     def _beat(self) -> None:
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_SECONDS)
-        pause = HEARTBEAT_SECONDS / 3
-        while not self._left.wait(pause * random.uniform(0.8, 1.2)):  # noqa: S311 - jitter
+        last = time.monotonic()
+        while not self._left.wait(LOOK_SECONDS):
+            due = HEARTBEAT_SECONDS / 3 * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            if not self._busy.is_set() and time.monotonic() - last < due:
+                continue  # Asking for work finds out by itself whether the server is another.
+            last = time.monotonic()
             try:
                 self._client.SendNodeHeartbeat(request)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.UNAUTHORIZED:
+                    self.replaced.set()
             except (httpx.HTTPError, ValueError, RuntimeError):
-                continue  # The questions for work find out whether the server is gone.
+                continue
 
 
 def _refused(error: httpx.HTTPStatusError) -> FlopsError:
@@ -259,17 +281,17 @@ def _refused(error: httpx.HTTPStatusError) -> FlopsError:
     return NotAdmitted("the server does not know this key")
 
 
-def _reason(error: BaseException) -> str:
+def _gone(error: BaseException) -> ServerGone:
     """Say in a few words why there is no server."""
     found: BaseException | None = error
     while found is not None:
         if isinstance(found, ssl.SSLCertVerificationError):
-            return f"its certificate is not accepted: {found.verify_message}"
+            return ServerGone(f"its certificate is not accepted: {found.verify_message}", untrusted=True)
         if isinstance(found, ssl.SSLError):
-            return f"no TLS connection: {found.reason or found}"
+            return ServerGone(f"no TLS connection: {found.reason or found}", untrusted=True)
         if isinstance(found, OSError) and found.strerror:
-            return found.strerror.lower()
+            return ServerGone(found.strerror.lower())
         found = found.__cause__ or found.__context__
     if isinstance(error, httpx.HTTPStatusError):
-        return f"HTTP status {error.response.status_code}"
-    return str(error).lower() or type(error).__name__
+        return ServerGone(f"HTTP status {error.response.status_code}")
+    return ServerGone(str(error).lower().rstrip(".") or type(error).__name__)

@@ -55,8 +55,9 @@ class Policy:
             image: the server's image, a digest or a name that ends with one; empty where it does not know.
             examples: how many training examples the hospital has.
         """
-        if self.tasks is not None and task not in self.tasks:
-            return f"policy: task {task!r} is not allowed here (tasks = {_toml(self.tasks)})"
+        refused = self.refuse_task(task)
+        if refused is not None:
+            return refused
         if self.releases is not None and not self._released(commit, image):
             told = [f"{word} {value!r}" for word, value in (("commit", commit), ("image", image)) if value]
             server = f"a server of {' and '.join(told)}" if told else "a server that names neither commit nor image"
@@ -64,6 +65,23 @@ class Policy:
         if examples < self.min_examples:
             return f"policy: {examples} training examples are too few (min_examples = {self.min_examples})"
         return None
+
+    def refuse_task(self, task: str) -> str | None:
+        """Tell why a task is not taken part in, or return None."""
+        if self.tasks is not None and task not in self.tasks:
+            return f"policy: task {task!r} is not allowed here (tasks = {_toml(self.tasks)})"
+        return None
+
+    def describe(self) -> str:
+        """Say in a line what is allowed."""
+        parts = [
+            "any task" if self.tasks is None else f"tasks {', '.join(self.tasks)}",
+            "any release" if self.releases is None else f"{len(self.releases)} releases",
+            *([f"at least {self.min_examples} examples"] if self.min_examples else []),
+            *([f"up to {self.max_rounds_a_day} rounds a day"] if self.max_rounds_a_day else []),
+            *(["evaluation only"] if self.evaluation_only else []),
+        ]
+        return ", ".join(parts)
 
     def refuse_training(self, rounds_today: int) -> str | None:
         """Tell why a train message is not carried out, or return None.

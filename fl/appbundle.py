@@ -49,7 +49,8 @@ def refuse_bundle(content: bytes) -> str | None:
         return "the app bundle is no zip archive"
     other = [name for name in members if name != _MEMBER]
     if other:
-        return f"the app bundle carries more than a name: {', '.join(sorted(other)[:5])}; this node runs its own code alone"
+        listed = ", ".join(sorted(other)[:5])
+        return f"the app bundle carries more than a name: {listed}; this node runs its own code alone"
     if content != make_bundle():
         return "the app bundle names another app than this node runs"
     return None

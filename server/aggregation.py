@@ -63,7 +63,7 @@ class WeightedMean:
 
     def take(self, like: Arrays) -> Arrays:
         """Return the mean with the dtypes of the model, and forget it."""
-        means = {}
+        means: dict[str, NDArray[Any]] = {}
         for name in list(self._sums):
             total = self._sums.pop(name)
             total /= self._weight

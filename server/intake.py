@@ -12,7 +12,6 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
-from flwr.app import ArrayRecord
 
 from fl import messages
 from fl.arrays import from_record
@@ -20,7 +19,7 @@ from fl.arrays import from_record
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from flwr.app import Message
+    from flwr.app import ArrayRecord, Message
 
     from fl.model import ModelState
 
@@ -54,9 +53,7 @@ class Checked:
     norm: float
 
 
-def check_training(
-    reply: Message, base: ModelState, most_examples: float, *, initial_loss: bool = False
-) -> Checked:
+def check_training(reply: Message, base: ModelState, most_examples: float, *, initial_loss: bool = False) -> Checked:
     """Check the answer to a train message.
 
     Args:

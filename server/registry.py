@@ -61,6 +61,10 @@ class ModelVersion:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+class ParentReplaced(FlopsError):  # noqa: N818 - a state, not a mistake
+    """Somebody else made a version from the same parent meanwhile."""
+
+
 class Registry:
     """A model registry that answered when it was opened."""
 
@@ -160,8 +164,23 @@ class Registry:
             parent: the version that training started from.
 
         Raises:
-            FlopsError: the parent is no longer the newest version: somebody else went on from it.
+            ParentReplaced: the parent is no longer the newest version: somebody else went on from it.
+            FlopsError: the registry failed; no version was made.
         """
+        try:
+            return self._register(log, name, task, state, tags, parent)
+        except (MlflowException, OSError) as error:  # requests' errors are OSErrors too.
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+
+    def _register(
+        self,
+        log: RunLog,
+        name: str,
+        task: Task,
+        state: ModelState,
+        tags: Mapping[str, str],
+        parent: ModelVersion | None,
+    ) -> ModelVersion:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
             _save_pyfunc(model, task, state)
@@ -174,19 +193,42 @@ class Registry:
         with self._alone():
             newest = self.latest(name)
             if parent is not None and newest is not None and newest.version != parent.version:
-                raise FlopsError(
-                    f"{name}: parent version {parent.version} is no longer the newest, version {newest.version} is; "
-                    "nothing is registered"
-                )
+                raise _replaced(name, parent.version, newest.version)
             # The last step and the only one that makes a version: its lineage comes in the same call.
             made = self._client.create_model_version(
                 name, f"{log.artifact_uri}/model", log.run_id, tags=dict(tags), await_creation_for=0
             )
-        return _version(made)
+            version = _version(made)
+            self._only_child(version, parent)
+        return version
+
+    def _only_child(self, made: ModelVersion, parent: ModelVersion | None) -> None:
+        """Take a version back if another server made one in between: of two that look at once the first stays."""
+        if self._database is not None or parent is None:
+            return
+        found = self._client.search_model_versions(f"name = '{made.name}'")
+        between = [v for v in map(_version, found) if parent.version < v.version < made.version]
+        if between:
+            self._client.delete_model_version(made.name, str(made.version))
+            raise _replaced(made.name, parent.version, min(v.version for v in between))
+
+    def set_alias(self, version: ModelVersion, alias: str) -> None:
+        """Let an alias name this version.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        try:
+            self._client.set_registered_model_alias(version.name, alias, str(version.version))
+        except (MlflowException, OSError) as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
 
     def made_by(self, name: str, run_id: str) -> ModelVersion | None:
         """Return the version that a run made, or None."""
-        found = self._client.search_model_versions(f"name = '{name}'")
+        try:
+            found = self._client.search_model_versions(f"name = '{name}'")
+        except (MlflowException, OSError) as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
         return next((_version(v) for v in found if v.run_id == run_id), None)
 
     @contextmanager
@@ -230,6 +272,12 @@ def _make_database(database: Path) -> None:
     uri = f"sqlite:///{unfinished}"
     MlflowClient(uri, uri).get_experiment_by_name(EXPERIMENT)
     unfinished.replace(database)
+
+
+def _replaced(name: str, parent: int, newest: int) -> ParentReplaced:
+    return ParentReplaced(
+        f"{name}: parent version {parent} is no longer the newest, version {newest} is; nothing is registered"
+    )
 
 
 class RunLog:

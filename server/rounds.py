@@ -405,7 +405,7 @@ class Federation:
         if reply is None:
             self._leave_out(node, step, answer.problem)
         elif reply.has_error():
-            self._leave_out(node, step, f"failed: {reply.error.reason}", reply.error.reason)
+            self._leave_out(node, step, f"failed: {reply.error.reason}", str(reply.error.reason))
         elif (reason := messages.read_refusal(reply)) is not None:
             self._leave_out(node, step, reason, refused=True)
         else:
@@ -416,7 +416,7 @@ class Federation:
     def _reject(self, answer: Answer, step: str, error: Rejected) -> None:
         answer.drop()
         if error.diverged and not self.plan.tolerant:
-            raise self._diverged(int(step.split()[-1]), f"{self._name(answer.node)} {error}")
+            raise self._diverged(int(step.rsplit(maxsplit=1)[-1]), f"{self._name(answer.node)} {error}")
         self._leave_out(answer.node, step, str(error))
 
     def _leave_out(self, node: int, step: str, problem: str, failed: str = "", *, refused: bool = False) -> None:

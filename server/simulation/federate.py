@@ -50,9 +50,7 @@ def make_federation(
     )
     spec = settings.strategy_spec
     strategy = make_strategy(spec, settings.strategy_options, settings.hyperparameters)
-    return Federation(
-        plan, strategy, start, observer, report_initial_loss=spec.initial_loss, keep_all=spec.needs_all
-    )
+    return Federation(plan, strategy, start, observer, report_initial_loss=spec.initial_loss, keep_all=spec.needs_all)
 
 
 def run_engine(task: Task, settings: RunSettings, federation: Federation, sites: Sequence[Site]) -> None:

@@ -14,6 +14,7 @@ from fl.bundle import save_bundle
 from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
 from fl.training.threads import suitable_threads, thread_count
+from server.metrics import hospital_metric, round_metrics
 from server.rounds import cohort_size
 from server.simulation.compare import compare, passes
 from server.simulation.federate import make_federation, run_engine
@@ -23,7 +24,7 @@ from server.simulation.sites import make_sites
 from server.strategies import check_cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from fl.data.dataset import Site
@@ -61,27 +62,15 @@ class _Watch:
     reporter: Reporter
     rounds: int
     log: RunLog
-    path: Callable[[str], str]
     history: list[RoundRecord] = field(default_factory=list)
 
     def joined(self, sites: Sequence[SiteDescription]) -> None:
-        self.log.metrics(0, {self._key(s.name, "examples"): s.examples + s.holdout for s in sites})
+        self.log.metrics(0, {hospital_metric(s.name, "examples"): s.examples + s.holdout for s in sites})
 
     def round_done(self, record: RoundRecord) -> None:
         self.history.append(record)
-        values = {"loss": record.evaluation.loss, **record.evaluation.metrics}
-        values["train_seconds"], values["seconds"] = record.train_seconds, record.seconds
-        for name, loss in record.train_loss.items():
-            values[self._key(name, "train_loss")] = loss
-        for name, evaluation in record.sites.items():
-            if evaluation.examples:
-                values[self._key(name, "loss")] = evaluation.loss
-                values |= {self._key(name, metric): v for metric, v in evaluation.metrics.items()}
-        self.log.metrics(record.round, values)
+        self.log.metrics(record.round, round_metrics(record))
         self.reporter.round_done(record, self.rounds)
-
-    def _key(self, hospital: str, metric: str) -> str:
-        return f"hospital/{self.path(hospital)}/{metric}"
 
 
 def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
@@ -140,14 +129,13 @@ def _train(
     log: RunLog,
     reporter: Reporter,
 ) -> tuple[list[RoundRecord], ModelState, Comparison | None]:
-    from server.registry_names import metric_path
     from server.simulation.plots import draw_learning_curve, draw_partition
 
     h, (fresh, start) = settings.hyperparameters, states
     # The picture is known before training; storing it now shows that files can be stored at all.
     draw_partition(settings.out / PARTITION, task.schema.classes, sites, str(settings.partition))
     log.file(settings.out / PARTITION)
-    watch = _Watch(reporter, h.rounds, log, metric_path)
+    watch = _Watch(reporter, h.rounds, log)
     reporter.phase("training", h.rounds)
     federation = make_federation(task, settings, len(sites), start, watch, parent)
     with suitable_threads(task):

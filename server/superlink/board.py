@@ -8,6 +8,7 @@ something arrived, delivers again what was lost on its way, and knows at once th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -49,9 +50,7 @@ class Board:
 
     def admit(self, hospitals: Iterable[Hospital]) -> dict[int, str]:
         """Register the hospitals that may come; returns their names by node id."""
-        return {
-            self._state.create_node(NOOP_FLWR_AID, h.name, h.identity, 0, name=h.name): h.name for h in hospitals
-        }
+        return {self._state.create_node(NOOP_FLWR_AID, h.name, h.identity, 0, name=h.name): h.name for h in hospitals}
 
     def open_run(self, bundle: bytes, name: str, version: str) -> Run:
         """Make the job's run and set it running; messages made in this process belong to it from now on."""
@@ -87,8 +86,9 @@ class Board:
         """Answer the waiting questions of these nodes; from any thread."""
         if self._loop is None:
             return
-        for node in nodes:
-            self._loop.call_soon_threadsafe(self._set, node)
+        with contextlib.suppress(RuntimeError):  # The loop has ended, and nobody waits.
+            for node in nodes:
+                self._loop.call_soon_threadsafe(self._set, node)
 
     def close(self) -> None:
         """Answer all waiting questions, now and from now on."""

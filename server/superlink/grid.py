@@ -1,4 +1,4 @@
-"""Flower's grid over a link state in the same process: messages reach the hospitals' API without a copy through HTTP."""
+"""Flower's grid over a link state in the same process: no HTTP lies between the rounds and the store."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class LinkGrid(Grid):
             return Answer(
                 node,
                 self._read(reply_id),
-                reload=lambda: self._read(cast("str", reply_id)),
+                reload=lambda: self._read(reply_id),
                 drop=lambda: self._forget(message_id),
             )
         if message_id in board.lost:

@@ -1,0 +1,212 @@
+"""How a hospital answers a message: first what it must not do, then the work, then the receipt, then the answer.
+
+Nothing of a message is carried out before bundle, contract and policy have been looked at, and no answer leaves
+before its receipt is on the disk. A refusal is an answer like others; the server goes on without this hospital.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from client.policy import Policy, read_policy
+from client.receipts import describe_arrays, trained_today
+from client.worker import WorkerFailed
+from fl import messages
+from fl.appbundle import refuse_bundle
+from fl.arrays import from_record
+from fl.errors import SettingsError
+from fl.protocol import Contract, disagreement, read_contract
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from flwr.app import Message
+
+    from client.link import Link, Work
+    from client.receipts import Receipts
+    from client.worker import Worker
+
+_log = logging.getLogger("flops.client")
+
+KINDS = {messages.DESCRIBE: "join", messages.TRAIN: "train", messages.EVALUATE: "evaluate"}
+"""Kinds of receipts by type of message."""
+
+
+@dataclass
+class _Job:
+    """What is known of the job that messages come from.
+
+    Attributes:
+        bundle: why its bundle is refused, or None.
+        policy: what the hospital allows, as its file said when the job began.
+        problem: why everything is refused, or None.
+    """
+
+    bundle: str | None
+    policy: Policy
+    problem: str | None = None
+    told: set[str] = field(default_factory=set)
+
+
+class Answering:
+    """Answers the messages of one job after the other.
+
+    Args:
+        contract: what this node says of itself, without the model's signature.
+        worker: does the work.
+        receipts: where all is written down.
+        policy: the policy file, read anew for each job.
+        server: the server's address, for the receipts.
+    """
+
+    def __init__(
+        self, contract: Contract, worker: Worker, receipts: Receipts, policy: Path | None, server: str
+    ) -> None:
+        self._contract, self._worker, self._receipts = contract, worker, receipts
+        self._policy_file, self._server = policy, server
+        self._jobs: dict[int, _Job] = {}
+
+    def answer(self, link: Link, work: Work) -> None:
+        """Answer one message.
+
+        Raises:
+            ServerGone: the server ended meanwhile.
+            FlopsError: the receipt cannot be written; nothing is sent.
+        """
+        job = self._job(link, work)
+        if job.bundle is not None:
+            # Its content is not even fetched.
+            self._finish(
+                link, work.message, {}, None, messages.refusal_reply(work.message, job.bundle), "bundle", 0.0
+            )
+            self._tell(job, job.bundle)
+            return
+        message = link.fetch(work)
+        started = time.monotonic()
+        config: Mapping[str, Any] = message.content.config_records.get(messages.CONFIG) or {}
+        contract = read_contract(config)
+        reason = job.problem or disagreement(contract, self._contract) or self._not_allowed(job, message, contract)
+        if reason is None:
+            reply = self._work(link, message)
+            reason = self._keep_back(job, reply, contract)
+            if reason is not None:
+                reply = messages.refusal_reply(message, reason)
+        else:
+            reply = messages.refusal_reply(message, reason)
+        if reason is not None:
+            self._tell(job, reason)
+        self._describe(job, message, reply)
+        self._finish(link, message, config, contract, reply, None, time.monotonic() - started)
+
+    def _job(self, link: Link, work: Work) -> _Job:
+        if work.run_id not in self._jobs:
+            problem, policy = None, Policy()
+            if self._policy_file is not None:
+                try:
+                    policy = read_policy(self._policy_file)
+                except SettingsError as error:
+                    problem = "the hospital's policy file cannot be read"
+                    _log.error("%s; everything is refused until it is mended", error)
+            _, bundle = link.bundle(work.run_id)
+            self._jobs = {work.run_id: _Job(refuse_bundle(bundle), policy, problem)}  # The last job's is forgotten.
+        return self._jobs[work.run_id]
+
+    def _not_allowed(self, job: _Job, message: Message, contract: Contract | None) -> str | None:
+        """Say why the policy forbids a message before anything is done about it."""
+        kind = message.metadata.message_type
+        if kind not in KINDS:
+            return f"this node answers no messages of type '{kind}'"
+        if contract is not None:
+            most = 2**62  # How many examples there are is known after the work.
+            reason = job.policy.refuse_join(contract.task, contract.release.commit, contract.release.image, most)
+            if reason is not None:
+                return reason
+        if kind == messages.TRAIN:
+            return job.policy.refuse_training(trained_today(self._receipts.path))
+        return None
+
+    def _keep_back(self, job: _Job, reply: Message, contract: Contract | None) -> str | None:
+        """Say why a result does not leave: the hospital has too few examples."""
+        if reply.has_error() or reply.metadata.message_type == messages.EVALUATE or contract is None:
+            return None
+        if messages.read_refusal(reply) is not None:
+            return None
+        examples = int(messages.read_metrics(reply)[messages.EXAMPLES])
+        return job.policy.refuse_join(contract.task, contract.release.commit, contract.release.image, examples)
+
+    def _work(self, link: Link, message: Message) -> Message:
+        link.working(True)
+        try:
+            return self._worker.call(message, message.metadata.ttl, unwanted=link.replaced.is_set)
+        except WorkerFailed as error:
+            return messages.error_reply(message, error)
+        finally:
+            link.working(False)
+
+    def _describe(self, job: _Job, message: Message, reply: Message) -> None:
+        """Tell the server where this hospital evaluates alone."""
+        joined = message.metadata.message_type == messages.DESCRIBE and not reply.has_error()
+        if joined and job.policy.evaluation_only and messages.METRICS in reply.content:
+            reply.content.metric_records[messages.METRICS]["trains"] = 0
+
+    def _finish(
+        self,
+        link: Link,
+        message: Message,
+        config: Mapping[str, Any],
+        contract: Contract | None,
+        reply: Message,
+        kind: str | None,
+        seconds: float,
+    ) -> None:
+        """Write the receipt, then send the reply."""
+        refused = None if reply.has_error() else messages.read_refusal(reply)
+        entry: dict[str, Any] = {
+            "kind": kind or KINDS.get(message.metadata.message_type, message.metadata.message_type),
+            "server": {
+                "address": self._server,
+                "commit": contract.release.commit if contract else "",
+                "image": contract.release.image if contract else "",
+                "version": contract.release.version if contract else "",
+            },
+            "model": {"name": config.get("model", ""), "version": config.get("model-version", 0)},
+            "round": config.get("server-round", 0),
+            "received": _arrays(message),
+            "sent": [] if reply.has_error() else _arrays(reply),
+            "examples": 0,
+            "result": "done",
+            "reason": "",
+            "seconds": round(seconds, 3),
+        }
+        if reply.has_error():
+            entry |= {"result": "failed", "reason": reply.error.reason or ""}
+        elif refused is not None:
+            entry |= {"result": "refused", "reason": refused}
+        else:
+            metrics = messages.read_metrics(reply)
+            entry |= {"examples": int(metrics.get(messages.EXAMPLES, 0)), "metrics": metrics}
+        self._receipts.append(entry)
+        link.reply(reply)
+
+    @staticmethod
+    def _tell(job: _Job, reason: str) -> None:
+        if reason not in job.told:
+            job.told.add(reason)
+            _log.warning("refused: %s", reason)
+
+
+def _arrays(message: Message) -> list[dict[str, Any]]:
+    """List a message's arrays: names, shapes, dtypes, bytes, L2 norms."""
+    if not message.has_content():
+        return []
+    found = []
+    for record, arrays in message.content.array_records.items():
+        found += [{**entry, "record": record} for entry in describe_arrays(from_record(arrays))]
+    return found
+
+
+__all__ = ["KINDS", "Answering"]

@@ -1,0 +1,144 @@
+"""What a hospital can check by itself before it takes part. Nothing leaves the machine but a greeting to the server.
+
+Each check is one row: what, whether it passed, and what was found or what to do. One that cannot be made because
+another failed is skipped, and says so.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from client.receipts import verify
+from client.settings import read_ca
+from fl.errors import FlopsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from client.settings import ClientSettings
+
+PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
+
+_CONNECT_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check's result."""
+
+    what: str
+    result: str
+    found: str
+
+
+def check_all(settings: ClientSettings) -> list[Check]:
+    """Make all checks, in the order in which they matter."""
+    return [
+        _check("task", lambda: _task(settings)),
+        _check("data", lambda: _data(settings)),
+        _check("policy", lambda: _policy(settings)),
+        _check("key", lambda: _key(settings)),
+        _check("receipts", lambda: _receipts(settings)),
+        _check("CA", lambda: _ca(settings)),
+        _check("server", lambda: _server(settings)),
+    ]
+
+
+class _Skip(Exception):  # noqa: N818 - not an error
+    """There is nothing to check."""
+
+
+def _check(what: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(what, PASSED, look())
+    except _Skip as reason:
+        return Check(what, SKIPPED, str(reason))
+    except FlopsError as error:
+        return Check(what, FAILED, str(error))
+    except OSError as error:
+        return Check(what, FAILED, str(error.strerror or error))
+
+
+def _task(settings: ClientSettings) -> str:
+    from fl.protocol import PROTOCOL, schema_digest
+    from fl.tasks import find_task
+
+    task = find_task(settings.task, settings.schema)
+    return f"{task.name}, schema {schema_digest(task)[:12]}, protocol {PROTOCOL}"
+
+
+def _data(settings: ClientSettings) -> str:
+    from fl.data.dataset import split_site
+    from fl.data.files import read_examples
+    from fl.tasks import find_task
+
+    try:
+        task = find_task(settings.task, settings.schema)
+    except FlopsError:
+        raise _Skip("the task is not known") from None
+    site = split_site("check", read_examples(settings.data, task), seed=0)
+    return f"{settings.data}: {len(site.train)} examples to train on, {len(site.holdout)} held out"
+
+
+def _policy(settings: ClientSettings) -> str:
+    from client.policy import read_policy
+
+    if settings.policy is None:
+        raise _Skip("none: every task and every server release is allowed")
+    policy = read_policy(settings.policy)
+    reason = policy.refuse_task(settings.task)
+    if reason is not None:
+        raise FlopsError(reason)
+    return f"{settings.policy}: {policy.describe()}"
+
+
+def _key(settings: ClientSettings) -> str:
+    from fl.keys import fingerprint, read_private
+
+    return f"{settings.key}: {fingerprint(read_private(settings.key).public_key())}"
+
+
+def _receipts(settings: ClientSettings) -> str:
+    from client.home import RECEIPTS
+
+    path = settings.home / RECEIPTS
+    if not path.exists():
+        raise _Skip("none yet")
+    found = verify(path)
+    if found.problems:
+        raise FlopsError(f"{path}: {found.problems[0]}")
+    return f"{path}: {found.entries}, chain whole"
+
+
+def _ca(settings: ClientSettings) -> str:
+    if settings.plain_text:
+        raise _Skip("plain text, no certificate")
+    if settings.ca is None:
+        raise _Skip("none given: the system's certificate authorities count")
+    read_ca(settings.ca)
+    return str(settings.ca)
+
+
+def _server(settings: ClientSettings) -> str:
+    host, _, port = settings.server.rpartition(":")
+    bare = host.strip("[]")
+    try:
+        connection = socket.create_connection((bare, int(port)), timeout=_CONNECT_SECONDS)
+    except ConnectionRefusedError:
+        raise _Skip(f"{settings.server} is not there at the moment; a node waits for it") from None
+    except OSError as error:
+        raise FlopsError(f"{settings.server} cannot be reached: {error.strerror or error}") from error
+    with connection:
+        if settings.plain_text:
+            return f"{settings.server} is there"
+        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
+        try:
+            with context.wrap_socket(connection, server_hostname=bare) as secure:
+                return f"{settings.server} is there, {secure.version()}, certificate accepted"
+        except ssl.SSLCertVerificationError as error:
+            raise FlopsError(f"{settings.server}: its certificate is not accepted: {error.verify_message}") from error
+        except OSError as error:
+            raise FlopsError(f"{settings.server}: no TLS connection: {error}") from error
