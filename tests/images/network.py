@@ -7,7 +7,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from docker.errors import APIError, NotFound
 from docker.types import Mount
@@ -38,15 +38,11 @@ class Box:
         """Return all it printed so far."""
         return str(self.container.logs().decode(errors="replace"))
 
-    def status(self) -> str:
-        """Return created, running, exited …"""
+    def state(self) -> dict[str, Any]:
+        """Return Docker's record of it now: Status, StartedAt, Health where the image has a check, …"""
         self.container.reload()
-        return str(self.container.status)
-
-    def health(self) -> str:
-        """Return what the image's health check says: starting, healthy, unhealthy; empty without one."""
-        self.container.reload()
-        return str(self.container.attrs["State"].get("Health", {}).get("Status", ""))
+        state: dict[str, Any] = self.container.attrs["State"]
+        return state
 
     def execute(self, *command: str) -> tuple[int, str]:
         """Run a further command in it; return its exit code and what it printed."""
@@ -64,12 +60,12 @@ class Box:
         """Wait until it has printed a text since it was last started; return all it printed since."""
         end = time.monotonic() + timeout
         while True:
-            running = self.status() == "running"
-            started = datetime.fromisoformat(self.container.attrs["State"]["StartedAt"]).timestamp()
+            state = self.state()
+            started = datetime.fromisoformat(state["StartedAt"]).timestamp()
             printed = str(self.container.logs(since=started).decode(errors="replace"))
             if text in printed:
                 return printed
-            assert running, f"{self.alias} ended before it printed {text!r}"
+            assert state["Running"], f"{self.alias} ended before it printed {text!r}"
             assert time.monotonic() < end, f"{self.alias} did not print {text!r} in {timeout:g} s"
             time.sleep(0.1)
 
@@ -117,20 +113,13 @@ def container(
     environment: Mapping[str, str] | None = None,
     reads: Mapping[str, Path] | None = None,
     writes: Mapping[str, Path] | None = None,
-    **further: object,
+    **further: Any,
 ) -> Iterator[Box]:
     """Run a container as strictly as a cluster does; if the test fails, show what it printed.
 
-    Args:
-        client: of Docker Engine.
-        image: its name or id.
-        command: behind the image's entry point; the image's own where none is given.
-        alias: its name on the network.
-        on: the network; without one it is on none.
-        environment: variables.
-        reads: files or folders of this machine, by their path inside.
-        writes: folders that it may write, likewise.
-        **further: words of the Docker SDK's ``containers.create``, such as ``entrypoint`` or ``mem_limit``.
+    The command stands behind the image's entry point. Other containers on the network know it by its alias. It may
+    read and write what lies on this machine by the path inside: ``{"/data": folder}``. Further words are those of the
+    Docker SDK's ``containers.create``, such as ``entrypoint``, ``user`` or ``mem_limit``.
     """
     mounts = [
         Mount(inside, str(path.resolve()), type="bind", read_only=True) for inside, path in (reads or {}).items()
@@ -161,7 +150,7 @@ def container(
         yield box
     except BaseException:
         with suppress(APIError):
-            print(f"--- {alias}, {box.status()}:\n{box.logs()}\n---")
+            print(f"--- {alias}, {box.state()['Status']}:\n{box.logs()}\n---")
         raise
     finally:
         with suppress(NotFound):

@@ -43,7 +43,7 @@ def test_containers_meet_lose_and_find_each_other(docker_client, base_image, alo
         assert asker.execute("python3", "-c", ASK) == (0, "200\n")
         web.kill()
         assert web.exit_code() == 137
-        assert web.status() == "exited"
+        assert web.state()["Status"] == "exited"
         web.start()
         web.wait_for("Serving")
         assert asker.execute("python3", "-c", ASK) == (0, "200\n")
