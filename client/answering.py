@@ -100,6 +100,7 @@ class Answering:
         if reason is not None:
             self._tell(job, reason)
         self._describe(job, message, reply)
+        self._announce(message, contract, reply)
         self._finish(link, message, config, contract, reply, None, time.monotonic() - started)
 
     def _job(self, link: Link, work: Work) -> _Job:
@@ -152,6 +153,22 @@ class Answering:
         joined = message.metadata.message_type == messages.DESCRIBE and not reply.has_error()
         if joined and job.policy.evaluation_only and messages.METRICS in reply.content:
             reply.content.metric_records[messages.METRICS]["trains"] = 0
+
+    def _announce(self, message: Message, contract: Contract | None, reply: Message) -> None:
+        """Log what this hospital takes part in, and what it did."""
+        if reply.has_error():
+            _log.warning("%s failed: %s", KINDS.get(message.metadata.message_type, "?"), reply.error.reason)
+        elif message.metadata.message_type == messages.DESCRIBE and messages.read_refusal(reply) is None:
+            config = messages.read_config(message)
+            examples = int(messages.read_metrics(reply)[messages.EXAMPLES])
+            _log.info(
+                "takes part with %d examples: task %s, model %s version %s, server release %s",
+                examples,
+                self._contract.task,
+                config.get("model", "?"),
+                config.get("model-version", 0) or "none yet",
+                contract.release if contract else "?",
+            )
 
     def _finish(
         self,

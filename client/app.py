@@ -74,7 +74,9 @@ def create_client_app(
         wanted = bool(messages.read_config(message).get("statistics", False))
         table = isinstance(make_trainer().task.schema, TableSchema)
         sums = column_sums(site.train.x) if wanted and table else None
-        return messages.describe_reply(message, SiteDescription(site.name, len(site.train), len(site.holdout), sums))
+        return messages.describe_reply(
+            message, SiteDescription(site.name, len(site.train), len(site.holdout), sums, contract=contract)
+        )
 
     @app.train(mods=mods)
     def train(message: Message, context: Context) -> Message:

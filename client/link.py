@@ -159,7 +159,7 @@ class Link:
         if self._node.node_id:
             with contextlib.suppress(httpx.HTTPError, ValueError, RuntimeError):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
-        self._client._client.close()
+        self._client.close()
 
     def working(self, busy: bool) -> None:
         """Say that a message is worked on: `replaced` is then set soon after another server has taken the place."""

@@ -51,7 +51,7 @@ class Node:
                     self._state.set("joined", self._server)
                     self._serve(link)
                 except ServerGone as error:
-                    self._say(f"{self._server} has ended ({error}); waiting for the next server")
+                    self._say(f"{self._server} is gone ({error}); waiting for the next server")
                     self._waiting_said = True
                 finally:
                     link.leave()

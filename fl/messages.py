@@ -23,6 +23,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from fl.arrays import from_record, to_record
 from fl.data.statistics import ColumnSums
 from fl.model import ModelState
+from fl.protocol import Contract, contract_entries, read_contract
 from fl.training import Evaluation, TrainResult, TrainSettings
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class SiteDescription:
         holdout: how many it holds out.
         sums: of its columns, where they were asked for.
         trains: it takes part in training, not in evaluation alone.
+        contract: what its side says of itself; None where both sides are one process.
     """
 
     name: str
@@ -62,6 +64,7 @@ class SiteDescription:
     holdout: int
     sums: ColumnSums | None = None
     trains: bool = True
+    contract: Contract | None = None
 
 
 def train_config(settings: TrainSettings) -> ConfigRecord:
@@ -131,7 +134,10 @@ def describe_reply(message: Message, description: SiteDescription) -> Message:
     records: dict[str, ArrayRecord | MetricRecord] = {METRICS: metrics}
     if description.sums is not None:
         records[SUMS] = to_record(asdict(description.sums))
-    return _reply(message, description.name, **records)
+    reply = _reply(message, description.name, **records)
+    if description.contract is not None:
+        reply.content.config_records[SITE].update(contract_entries(description.contract))
+    return reply
 
 
 def refusal_reply(message: Message, reason: str) -> Message:
@@ -170,6 +176,7 @@ def read_description(reply: Message) -> SiteDescription:
         int(metrics["num-holdout"]),
         None if sums is None else ColumnSums(**from_record(sums)),
         bool(metrics.get("trains", 1)),
+        read_contract(reply.content.config_records[SITE]),
     )
 
 

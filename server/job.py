@@ -91,6 +91,9 @@ class Progress:
             for name, examples in record.examples.items():
                 told = found.setdefault(name, {"examples": examples, "rounds": 0})
                 told["examples"], told["rounds"] = examples, told["rounds"] + 1
+        for site in self.sites:
+            if site.name in found and site.contract is not None:
+                found[site.name]["release"] = str(site.contract.release)
         return dict(sorted(found.items()))
 
     def left_out_rows(self) -> tuple[dict[str, Any], ...]:

@@ -20,6 +20,7 @@ from fl.data.schema import TableSchema
 from fl.data.statistics import add_sums, normalisation
 from fl.errors import ClientFailure, DivergenceError, FlopsError
 from fl.model import ModelState, conform
+from fl.protocol import disagreement, read_contract
 from fl.training import Evaluation, TrainSettings
 from server.aggregation import Everything, Mean
 from server.exchange import Answer, exchange
@@ -266,6 +267,12 @@ class Federation:
             node = answer.metadata.src_node_id
             if self.names is not None:
                 described = replace(described, name=self._name(node))
+            # A client that is too old to know that it does not fit is found here.
+            ours, theirs = read_contract(self.plan.entries), described.contract
+            reason = None if ours is None or theirs is None else disagreement(ours, theirs)
+            if reason is not None:
+                self._leave_out(node, "the first question", reason, refused=True)
+                continue
             self._sites[node] = described
 
     def _settle_statistics(self) -> None:

@@ -136,6 +136,8 @@ def test_nothing_is_sent_anywhere_by_the_libraries():
     assert json.loads(ended.stdout) == {
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE": "1048576",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
     }

@@ -8,7 +8,6 @@ many are worked on at once.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, FastAPI
@@ -20,6 +19,7 @@ from flwr.proto.fleet_pb2 import (
     PushMessagesRequest,
     PushMessagesResponse,
 )
+from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.supercore.error import ApiErrorCode, FlowerError, http_error_translator
 from flwr.supercore.protobuf.routing import ProtobufRoute
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_DEPENDENCY, ProtobufTranslationMiddleware
@@ -42,20 +42,24 @@ MAX_BODY = 8 * 2**20
 AT_ONCE = 4
 """How many requests are worked on at the same time, waiting ones not counted."""
 
+BODY_SECONDS = 60.0
+"""How long a request's body may take to arrive."""
+
 HELD_SECONDS = 10.0
 """How long a hospital's question for work is kept open when there is none."""
 
-_log = logging.getLogger("flops.server")
+_KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 
 
 class Guard:
     """Lets through POST to the Fleet API and GET of the health check, in bounded numbers and sizes.
 
-    A request's body is read before it takes one of the places: a slow sender keeps nobody waiting.
+    Nothing is read from whoever does not name a key on the allow-list; that it is theirs is proved further in. A
+    request's body is read before it takes one of the places: a slow sender keeps nobody waiting.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    def __init__(self, app: ASGIApp, board: Board) -> None:
+        self._app, self._board = app, board
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +76,14 @@ class Guard:
         if method != "POST" or not path.startswith("/v1/fleet/"):
             await _answer(send, 404)
             return
-        body = await _read_body(receive)
+        if not self._board.knows(dict(scope["headers"]).get(_KEY_HEADER, b"")):
+            await _answer(send, 403)
+            return
+        try:
+            body = await asyncio.wait_for(_read_body(receive), BODY_SECONDS)
+        except TimeoutError:
+            await _answer(send, 408)
+            return
         if body is None:
             await _answer(send, 413)
             return
@@ -119,7 +130,7 @@ def create_api(board: Board) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         middleware=[
-            Middleware(Guard),
+            Middleware(Guard, board=board),
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),

@@ -8,7 +8,9 @@ something arrived, delivers again what was lost on its way, and knows at once th
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -16,9 +18,11 @@ from flwr.common.constant import NOOP_FLWR_AID
 from flwr.server.superlink.linkstate.in_memory_linkstate import InMemoryLinkState
 from flwr.supercore.constant import NOOP_FEDERATION_ID, NodeStatus, TaskType
 from flwr.supercore.fab import Fab
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 
+from fl.keys import fingerprint
 from server.superlink.spool import SpooledObjectStore
 
 if TYPE_CHECKING:
@@ -31,6 +35,18 @@ if TYPE_CHECKING:
 SUPERLINK_NODE = 1
 """Flower's id of the server itself."""
 
+_STRANGERS = 20
+"""How many unknown keys are logged in a job; whoever makes up more fills no log."""
+
+_log = logging.getLogger("flops.server")
+
+
+def _describe(key: bytes) -> str:
+    try:
+        return fingerprint(bytes_to_public_key(key))
+    except (ValueError, TypeError, AttributeError):
+        return "no key at all"
+
 
 class Board:
     """The link state of one job, with its one run. Also what Flower calls a link state factory."""
@@ -41,6 +57,7 @@ class Board:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: dict[int, asyncio.Event] = {}
         self._arrived = threading.Event()
+        self._strangers: set[bytes] = set()
         self.lost: set[str] = set()
         self.closing = False
 
@@ -67,6 +84,19 @@ class Board:
         TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = run_id, task, SUPERLINK_NODE
         (run,) = state.get_run_info(run_ids=[run_id])
         return run
+
+    def knows(self, header: bytes) -> bool:
+        """Tell whether a request names a key on the allow-list; one that is not there is logged, once."""
+        try:
+            key = base64.b64decode(header, validate=True)
+        except ValueError:
+            return False
+        if self._state.get_node_id_by_public_key(key) is not None:
+            return True
+        if key and len(self._strangers) < _STRANGERS and key not in self._strangers:
+            self._strangers.add(key)
+            _log.warning("a node with a key that is not on the allow-list was turned away: %s", _describe(key))
+        return False
 
     def keep_alive(self) -> None:
         """Tell the link state that the server app is alive; it would end the run after a minute."""

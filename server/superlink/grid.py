@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, cast
 
@@ -97,6 +98,9 @@ class LinkGrid(Grid):
     def exchange(self, requests: Sequence[Message], seconds: float) -> Iterator[Answer]:
         """Send messages and yield each answer as it arrives whole; what has not come in time comes as a problem."""
         deadline = time.monotonic() + seconds
+        if math.isfinite(seconds):
+            for request in requests:
+                request.metadata.ttl = seconds  # A hospital stops what nobody waits for any more.
         nodes = [request.metadata.dst_node_id for request in requests]
         waiting = {}
         for message_id, node in zip(self.push_messages(requests), nodes, strict=True):
