@@ -61,7 +61,7 @@ class Outcome:
             measured = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
             parts = [
                 f"registered {self.model} version {self.version} (parent {self.parent or 'none'}): "
-                f"{self.rounds} round{'s' * (self.rounds != 1)}, {len(self.hospitals)} hospitals"
+                f"{_count(self.rounds, 'round')}, {_count(len(self.hospitals), 'hospital')}"
                 f"{', ' + measured if measured else ''}{', champion' if self.champion else ''}"
             ]
         if self.reason:
@@ -96,6 +96,10 @@ class Outcome:
         if len(text.encode()) > TERMINATION_LIMIT:
             short = json.loads(text)
             short["hospitals"], short["left_out"] = len(short["hospitals"]), len(short["left_out"])
-            short["reason"] = short["reason"][:1000]
+            short["reason"] = short["reason"][:300]
             text = json.dumps(short)
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -7,7 +7,10 @@ from pathlib import Path
 import click
 
 
-@click.command(epilog="Example: flops server certificate --host flops.example.org --out tls")
+@click.command(
+    short_help="Make the server's certificate, and a CA.",
+    epilog="Example: flops server certificate --host flops.example.org --out tls",
+)
 @click.option(
     "--host",
     "hosts",

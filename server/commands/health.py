@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 
-@click.command(epilog="Example: flops server health --port 8080")
+@click.command(
+    short_help="Ask the job here whether it is well.",
+    epilog="Example: flops server health --port 8080",
+)
 @click.option(
     "--port",
     envvar="FLOPS_PORT",

@@ -18,6 +18,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command(
     "round",
+    short_help="Run one job of the global server.",
     epilog="Example: flops server round --config federation.toml --hospitals hospitals --tls-cert server.pem "
     "--tls-key server.key",
 )
@@ -99,6 +100,7 @@ def round_(context: click.Context, /, termination_message: Path | None, as_json:
 
 
 def _job(options: dict[str, Any]) -> Outcome:
+    from fl.errors import SettingsError
     from server.admission import read_allow_list
     from server.settings import read_federation, settle_place
 
@@ -110,6 +112,8 @@ def _job(options: dict[str, Any]) -> Outcome:
         options["tls_key"],
         plain_text=options["plain_text"],
     )
+    if not options["config"].exists():
+        raise SettingsError(f"--config {options['config']}: no such file; name the federation's file")
     settings = read_federation(options["config"])
     allowed = read_allow_list(place.hospitals)
     from server.job import run_job

@@ -108,6 +108,7 @@ class SuperLink:
             self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(5)
+        self.board.store.close()
 
     def _listen(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET

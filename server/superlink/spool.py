@@ -103,3 +103,9 @@ class SpooledObjectStore(InMemoryObjectStore):
             for place in self._places.values():
                 self._spool.free(place)
             self._places.clear()
+
+    def close(self) -> None:
+        """Remove all and give the file back."""
+        with self.lock_store:
+            self.clear()
+            self._spool.close()

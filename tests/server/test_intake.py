@@ -1,0 +1,157 @@
+"""What is checked of an answer before it is averaged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+
+from fl import messages
+from fl.arrays import to_record
+from fl.model import ModelState
+from server.intake import Checked, NormJudge, Rejected, check_training
+
+BASE = ModelState({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}, {}, {"m": np.zeros(2)})
+
+
+@pytest.fixture
+def request_():
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+    return Message(RecordDict(), dst_node_id=7, message_type="train")
+
+
+def answer(request, metrics=None, arrays=None, buffers=None, without=""):
+    records = {
+        messages.METRICS: MetricRecord({messages.EXAMPLES: 10, messages.LOSS: 0.5} | (metrics or {})),
+        messages.ARRAYS: to_record({**BASE.arrays, **(arrays or {})}),
+        messages.BUFFERS: to_record({**BASE.buffers, **(buffers or {})}),
+    }
+    return Message(RecordDict({k: v for k, v in records.items() if k != without}), reply_to=request)
+
+
+def test_a_good_answer_is_measured(request_):
+    arrays = {"w": np.full((2, 3), 2, np.float32), "b": np.full(2, np.sqrt(6), np.float32)}
+
+    checked = check_training(answer(request_, arrays=arrays), BASE, 10)
+
+    assert (checked.node, checked.examples, checked.loss) == (7, 10, 0.5)
+    assert checked.norm == pytest.approx(6.0)
+
+
+def test_the_norm_of_large_numbers_does_not_overflow(request_):
+    checked = check_training(answer(request_, arrays={"b": np.full(2, 3e38, np.float32)}), BASE, 10)
+
+    assert checked.norm == pytest.approx(3e38 * 2**0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        ({"arrays": {"w": np.zeros((3, 2), np.float32)}}, r"w is \[3, 2\] float32, not \[2, 3\] float32"),
+        ({"arrays": {"w": np.zeros((2, 3))}}, "float64, not"),
+        ({"arrays": {"x": np.zeros(2)}}, "weights of another model: x"),
+        ({"arrays": {"w": np.full((2, 3), np.nan, np.float32)}}, "weights that are not finite"),
+        ({"arrays": {"b": np.array([0, -np.inf], np.float32)}}, "weights that are not finite"),
+        ({"buffers": {"m": np.array([np.inf, 0])}}, "buffers that are not finite"),
+        ({"buffers": {"m": np.zeros(3)}}, "buffers of another shape"),
+        ({"without": messages.ARRAYS}, "returned no weights"),
+        ({"without": messages.BUFFERS}, "returned no buffers"),
+        ({"without": messages.METRICS}, "returned no metrics"),
+        ({"metrics": {messages.LOSS: float("nan")}}, "returned loss nan"),
+        ({"metrics": {messages.EXAMPLES: 0}}, "trained on 0 examples"),
+        ({"metrics": {messages.EXAMPLES: -5}}, "trained on -5 examples"),
+        ({"metrics": {messages.EXAMPLES: 1.5}}, "trained on 1.5 examples"),
+        ({"metrics": {messages.EXAMPLES: 11}}, "trained on 11 examples and has 10"),
+        ({"metrics": {messages.EXAMPLES: float("nan")}}, "trained on nan examples"),
+        ({"metrics": {messages.EXAMPLES: [10]}}, "returned no 'num-examples'"),
+    ],
+)
+def test_a_bad_answer_is_rejected_with_its_reason(request_, wrong, reason):
+    with pytest.raises(Rejected, match=reason):
+        check_training(answer(request_, **wrong), BASE, 10)
+
+
+def test_an_empty_answer_is_rejected(request_):
+    with pytest.raises(Rejected, match="empty answer"):
+        check_training(Message(RecordDict(), reply_to=request_), BASE, 10)
+
+
+def test_metrics_of_the_wrong_kind_are_no_metrics(request_):
+    content = RecordDict({messages.METRICS: ConfigRecord({"a": 1})})
+
+    with pytest.raises(Rejected, match="returned no metrics"):
+        check_training(Message(content, reply_to=request_), BASE, 10)
+
+
+def test_the_received_weights_loss_is_needed_where_it_was_asked_for(request_):
+    with pytest.raises(Rejected, match="returned no 'initial-loss'"):
+        check_training(answer(request_), BASE, 10, initial_loss=True)
+    with pytest.raises(Rejected, match="loss inf"):
+        check_training(answer(request_, {messages.INITIAL_LOSS: float("inf")}), BASE, 10, initial_loss=True)
+
+
+def measured(*norms):
+    return [Checked(node, 1, 0.1, norm) for node, norm in enumerate(norms)]
+
+
+def judged(ratio, asked, *norms):
+    """Return which of these sizes are rejected when all are known."""
+    judge, answers = NormJudge(asked, ratio), measured(*norms)
+    for checked in answers:
+        judge.note(checked)
+    rejected = []
+    for checked in answers:
+        try:
+            judge.judge(checked)
+        except Rejected:
+            rejected.append(checked.norm)
+    return rejected
+
+
+@pytest.mark.parametrize(
+    ("norms", "rejected"),
+    [
+        ((1.0, 1.2, 1e6), [1e6]),
+        ((1e6, 1.0, 1.2), [1e6]),
+        ((1.0, 1e6), [1e6]),
+        ((1e6, 2e6, 1.0, 1.0, 1.1, 0.9), [1e6, 2e6]),
+        ((1.0, 19.0), []),
+        ((1.0, 21.0), [21.0]),
+        ((1e6,), []),
+        ((0.0, 0.0, 5.0), []),
+        ((1.0, 1e-9, 1.1), []),
+    ],
+)
+def test_only_what_is_far_larger_than_the_others_is_rejected(norms, rejected):
+    assert judged(20.0, len(norms), *norms) == rejected
+
+
+def test_nothing_is_judged_before_more_than_half_are_known():
+    judge = NormJudge(5, 20.0)
+    ready = []
+    for checked in measured(1, 1, 1, 1, 1):
+        judge.note(checked)
+        ready.append(judge.ready)
+
+    assert ready == [False, False, True, True, True]
+
+
+def test_without_a_limit_nothing_waits():
+    judge = NormJudge(5, float("inf"))
+
+    assert judge.ready
+    assert judged(float("inf"), 2, 1.0, 1e30) == []
+
+
+def test_a_rejected_size_does_not_count_for_others():
+    judge = NormJudge(3, 20.0)
+    answers = measured(1e6, 30.0, 1.0)
+    for checked in answers:
+        judge.note(checked)
+    with pytest.raises(Rejected, match=r"times as much as the others \(at most 20\)"):
+        judge.judge(answers[0])
+    with pytest.raises(Rejected):
+        judge.judge(dataclasses.replace(answers[1]))
+    judge.judge(answers[2])
