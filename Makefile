@@ -3,18 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 # Further words for pip, such as another index: make run PIP_FLAGS="--extra-index-url https://…"
 PIP_FLAGS ?=
+# Further words for the federation: make federation FEDERATION_FLAGS="--rounds 10"
+FEDERATION_FLAGS ?=
 # Further words for pytest: make test PYTEST_FLAGS="-k partition"
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test test-images lint types layers check bench clean
+.PHONY: help run federation test test-images lint types layers check bench clean
 
 help: ## List what can be made
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
 
 run: $(VENV)/.run ## Set up, run a federation on real data, register its global model
 	$(BIN)/flops run digits
+
+federation: $(VENV)/.run ## Set up, run a server and three hospitals as separate processes, with TLS and keys
+	$(BIN)/python examples/federation.py $(FEDERATION_FLAGS)
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -10,6 +10,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.request import getproxies, proxy_bypass
 
 from client.receipts import verify
 from client.settings import read_ca
@@ -125,6 +126,10 @@ def _ca(settings: ClientSettings) -> str:
 def _server(settings: ClientSettings) -> str:
     host, _, port = settings.server.rpartition(":")
     bare = host.strip("[]")
+    proxies = getproxies()
+    proxy = proxies.get("http" if settings.plain_text else "https") or proxies.get("all")
+    if proxy and not proxy_bypass(settings.server):
+        raise _Skip(f"{settings.server} is reached through a proxy; only start goes that way")
     try:
         connection = socket.create_connection((bare, int(port)), timeout=_CONNECT_SECONDS)
     except ConnectionRefusedError:
@@ -134,7 +139,11 @@ def _server(settings: ClientSettings) -> str:
     with connection:
         if settings.plain_text:
             return f"{settings.server} is there"
-        context = ssl.create_default_context(cafile=None if settings.ca is None else str(settings.ca))
+        if settings.ca is None:
+            context = ssl.create_default_context()
+        else:  # As a node does it.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(cafile=settings.ca)
         try:
             with context.wrap_socket(connection, server_hostname=bare) as secure:
                 return f"{settings.server} is there, {secure.version()}, certificate accepted"

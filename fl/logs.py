@@ -26,15 +26,16 @@ def _time(record: logging.LogRecord, layout: str) -> str:
     return datetime.fromtimestamp(record.created, UTC).strftime(layout)
 
 
-def log_to_people(name: str, *, as_json: bool = False, debug: bool = False) -> None:
-    """Send a logger's lines to standard error, or as JSON to standard output; libraries' lines in debug alone.
+def log_to_people(name: str, *, as_json: bool = False, to_output: bool = False, debug: bool = False) -> None:
+    """Send a logger's lines to standard error; libraries' lines in debug alone.
 
     Args:
         name: the logger.
         as_json: one object a line.
+        to_output: to standard output, for a command that prints nothing else.
         debug: also what is for developers, and what libraries say.
     """
-    handler = logging.StreamHandler(sys.stdout if as_json else sys.stderr)
+    handler = logging.StreamHandler(sys.stdout if to_output else sys.stderr)
     handler.setFormatter(_Machines() if as_json else _People())
     ours = logging.getLogger(name)
     ours.handlers[:] = [handler]

@@ -10,7 +10,8 @@ from client.settings import node_options
 
 
 @click.command(
-    epilog="Example: flops client check --server flops.example.org:8080 --task digits --data digits.npz --ca ca.pem"
+    short_help="Check everything before start.",
+    epilog="Example: flops client check --server flops.example.org:8080 --task digits --data digits.npz --ca ca.pem",
 )
 @node_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -10,7 +10,10 @@ STALE_SECONDS = 60.0
 """A state older than this is a dead node's: a living one renews it every ten seconds."""
 
 
-@click.command(epilog="Example: flops client health")
+@click.command(
+    short_help="Tell whether the node is alive.",
+    epilog="Example: flops client health",
+)
 @click.option(
     "--home",
     envvar="FLOPS_CLIENT_HOME",
@@ -38,10 +41,13 @@ def health(home: Path | None, as_json: bool) -> int:
         age = (datetime.now(UTC) - datetime.fromisoformat(told["time"])).total_seconds()
         state, server = str(told["state"]), str(told["server"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FlopsError(f"{path}: tells nothing; no node was started with this folder") from error
+        raise FlopsError(
+            f"{path}: cannot be read; no node has been started with this folder, or --home names another"
+        ) from error
     alive = age < STALE_SECONDS and state != "stopped"
     if as_json:
         click.echo(json.dumps({"healthy": alive, "state": state, "server": server, "seconds": round(age, 1)}))
     else:
-        click.echo(f"{state if alive else 'not alive'}: {server} ({age:.0f} s ago)")
+        word = state if alive or state == "stopped" else "not alive"
+        click.echo(f"{word}: {server} ({age:.0f} s ago)")
     return 0 if alive else 1

@@ -7,7 +7,10 @@ from pathlib import Path
 import click
 
 
-@click.command(epilog='Example: flops client keygen --name "St Mary"')
+@click.command(
+    short_help="Make the node's pair of keys.",
+    epilog='Example: flops client keygen --name "St Mary"',
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -10,7 +10,10 @@ import click
 HEADER = ("number", "time", "kind", "round", "model", "server commit", "examples", "bytes sent", "result")
 
 
-@click.command(epilog="Example: flops client receipts --verify")
+@click.command(
+    short_help="Show or check the node's receipts.",
+    epilog="Example: flops client receipts --verify",
+)
 @click.option(
     "--file",
     "path",
@@ -51,7 +54,7 @@ def _verify(path: Path, as_json: bool) -> None:
             "and compare it with a backup"
         )
     if not as_json:
-        click.echo(f"{found.entries} receipts, chain whole")
+        click.echo(f"{found.entries} receipt{'s' * (found.entries != 1)}, chain whole")
 
 
 def _show(path: Path, last: int, as_json: bool) -> None:
@@ -64,7 +67,8 @@ def _show(path: Path, last: int, as_json: bool) -> None:
         click.echo(json.dumps({"file": str(path), "receipts": entries}))
         return
     if not entries:
-        click.echo(f"{path}: no receipts yet")
+        found = "no receipts yet" if path.stat().st_size == 0 else "no receipt can be read from it"
+        click.echo(f"{path}: {found}")
         return
     from rich.markup import escape
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    epilog="Example: flops client start --server flops.example.org:8080 --task digits --data digits.npz --ca ca.pem"
+    short_help="Join the federation and stay.",
+    epilog="Example: flops client start --server flops.example.org:8080 --task digits --data digits.npz --ca ca.pem",
 )
 @node_options
 @click.option("--json", "as_json", is_flag=True, help="Log one JSON object a line, on standard output.")
@@ -27,7 +28,7 @@ def start(context: click.Context, /, as_json: bool, **options: Any) -> int:
     from client.settings import settle_client
     from fl.logs import log_to_people
 
-    log_to_people("flops.client", as_json=as_json, debug=context.obj["debug"])
+    log_to_people("flops.client", as_json=as_json, to_output=as_json, debug=context.obj["debug"])
     settings = settle_client(options)
     try:
         _run(settings)
