@@ -66,7 +66,11 @@ CONNECT_SECONDS = 1.5
 """How long a server may take to accept a connection. Retries are quick, so that a job's start is not missed."""
 
 ANSWER_SECONDS = 40.0
-"""How long a request may take; a question for work is held open by the server for ten seconds."""
+"""How long a request may take."""
+
+ASK_SECONDS = 9.0
+"""How long a question for work may take; the server holds it open for five seconds. A server that vanished without
+a word is noticed after so long."""
 
 PATIENCE_SECONDS = 120.0
 """How long a reply is tried to be delivered over a network that is cut."""
@@ -123,12 +127,16 @@ class Link:
         if not plain_text and ca is not None:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             verify.load_verify_locations(cadata=ca.decode("ascii"))
-        self._client = FleetHttpClient(
-            f"{'http' if plain_text else 'https'}://{address}",
-            interceptors=[NodeAuthHttpInterceptor(key, public)],
-            verify=verify,
-            timeout=httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS),  # type: ignore[arg-type]
-        )
+
+        def connect(seconds: float) -> FleetHttpClient:
+            return FleetHttpClient(
+                f"{'http' if plain_text else 'https'}://{address}",
+                interceptors=[NodeAuthHttpInterceptor(key, public)],
+                verify=verify,
+                timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),  # type: ignore[arg-type]
+            )
+
+        self._client, self._asking = connect(ANSWER_SECONDS), connect(ASK_SECONDS)
         self._node = Node()
         self._left, self._busy = threading.Event(), threading.Event()
         self.replaced = threading.Event()
@@ -160,19 +168,20 @@ class Link:
             with contextlib.suppress(httpx.HTTPError, ValueError, RuntimeError):
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self._node.node_id))
         self._client.close()
+        self._asking.close()
 
     def working(self, busy: bool) -> None:
         """Say that a message is worked on: `replaced` is then set soon after another server has taken the place."""
         (self._busy.set if busy else self._busy.clear)()
 
     def ask(self) -> Work | None:
-        """Ask for work; waits up to ten seconds for some.
+        """Ask for work; waits some seconds for it.
 
         Raises:
             ServerGone: the server has ended, or another one is in its place.
         """
         try:
-            answer = self._client.PullMessages(PullMessagesRequest(node=self._node))
+            answer = self._asking.PullMessages(PullMessagesRequest(node=self._node))
         except (httpx.HTTPError, ValueError) as error:
             raise _gone(error) from error
         if not answer.messages_list:

@@ -130,15 +130,31 @@ class Everything:
         """Keep an answer."""
         if self._base.buffers:
             self._buffers.add(from_record(reply.content.array_records[messages.BUFFERS]), checked.examples)
-            # A strategy expects parameters alone. A copy, because the reply may be read again.
-            parameters = RecordDict({k: v for k, v in reply.content.items() if k != messages.BUFFERS})
-            reply = make_message(reply.metadata, parameters)
         self._replies.append(reply)
 
     def result(self, strategy: FedAvg, number: int) -> tuple[Arrays, Arrays]:
         """Hand all answers to the strategy; see `Aggregation`."""
         replies = sorted(self._replies, key=lambda reply: self._rank(reply.metadata.src_node_id))
-        return _aggregate(strategy, number, replies), self._buffers.take(self._base.buffers)
+        told = [reply.content.metric_records[messages.METRICS] for reply in replies]
+        # What all have told: with a record or a number that one alone sends, strategies aggregate nobody's answer.
+        common = [name for name in _NUMBERS if all(isinstance(record.get(name), int | float) for record in told)]
+        bare = [
+            make_message(
+                reply.metadata,
+                RecordDict(
+                    {
+                        messages.ARRAYS: reply.content.array_records[messages.ARRAYS],
+                        messages.METRICS: MetricRecord({name: record[name] for name in common}),
+                    }
+                ),
+            )
+            for reply, record in zip(replies, told, strict=True)
+        ]
+        return _aggregate(strategy, number, bare), self._buffers.take(self._base.buffers)
+
+
+_NUMBERS = (messages.EXAMPLES, messages.LOSS, messages.INITIAL_LOSS)
+"""What strategies use of an answer's numbers."""
 
 
 def _aggregate(strategy: FedAvg, number: int, replies: list[Message]) -> Arrays:

@@ -15,12 +15,14 @@ import numpy as np
 
 from fl import messages
 from fl.arrays import from_record
+from fl.training import Evaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from flwr.app import ArrayRecord, Message
 
+    from fl.messages import SiteDescription
     from fl.model import ModelState
 
 
@@ -69,20 +71,77 @@ def check_training(reply: Message, base: ModelState, most_examples: float, *, in
     metrics = content.metric_records.get(messages.METRICS)
     if metrics is None:
         raise Rejected("returned an empty answer" if not content else "returned no metrics")
-    for name in (messages.EXAMPLES, messages.LOSS, *([messages.INITIAL_LOSS] if initial_loss else [])):
+    losses = (messages.LOSS, *([messages.INITIAL_LOSS] if initial_loss else []))
+    for name in (messages.EXAMPLES, *losses):
         if not isinstance(metrics.get(name), int | float):
             raise Rejected(f"returned no '{name}'")
     examples, loss = float(metrics[messages.EXAMPLES]), float(metrics[messages.LOSS])  # type: ignore[arg-type]
-    if not (examples >= 1 and examples == int(examples)):
+    if not (examples >= 1 and examples.is_integer()):
         raise Rejected(f"trained on {examples:g} examples")
     if examples > most_examples:
         raise Rejected(f"trained on {examples:g} examples and has {most_examples:g}")
     norm = _change(content.array_records.get(messages.ARRAYS), base.arrays, "weights")
     _change(content.array_records.get(messages.BUFFERS), base.buffers, "buffers")
-    for value in (loss, float(metrics.get(messages.INITIAL_LOSS, 0.0))):  # type: ignore[arg-type]
+    for value in (float(metrics[name]) for name in losses):  # type: ignore[arg-type]
         if not math.isfinite(value):
             raise Rejected(f"returned loss {value:g}", diverged=True)
     return Checked(reply.metadata.src_node_id, int(examples), loss, norm)
+
+
+def check_evaluation(reply: Message, metrics: Iterable[str], most_examples: float) -> Evaluation:
+    """Check the answer to an evaluate message.
+
+    Args:
+        reply: the answer.
+        metrics: the names that the task measures.
+        most_examples: how many examples the hospital said it holds out.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    evaluation = messages.read_evaluation(reply)
+    if not 0 <= evaluation.examples <= most_examples:
+        raise Rejected(f"evaluated {evaluation.examples} examples and holds out {most_examples:g}")
+    if not evaluation.examples:
+        return Evaluation(0, math.nan, {})
+    odd = set(metrics) ^ set(evaluation.metrics)
+    if odd:
+        raise Rejected(f"measured something else: {', '.join(sorted(odd)[:3])}")
+    for name, value in {"loss": evaluation.loss, **evaluation.metrics}.items():
+        if not math.isfinite(value):
+            raise Rejected(f"measured {name} {value:g}", diverged=True)
+    return evaluation
+
+
+def check_description(reply: Message, features: int | None) -> SiteDescription:
+    """Check the answer to the first question.
+
+    Args:
+        reply: the answer.
+        features: how many input features a table has, where sums were asked for.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    described = messages.read_description(reply)
+    if described.examples < 0 or described.holdout < 0:
+        raise Rejected("has fewer examples than none")
+    if described.trains and not described.examples:
+        raise Rejected("has no examples to train on")
+    if features is not None and described.trains:
+        sums = described.sums
+        if sums is None:
+            raise Rejected("returned no column sums")
+        for array in (sums.count, sums.total, sums.squares):
+            if array.shape != (features,) or array.dtype != np.float64 or not np.isfinite(array).all():
+                raise Rejected("returned column sums that do not fit the schema")
+        if (
+            sums.count.min(initial=0) < 0
+            or sums.count.max(initial=0) > described.examples
+            or sums.squares.min(initial=0) < 0
+        ):
+            raise Rejected("returned column sums that cannot be: more values than examples, or squares below 0")
+    return described
 
 
 def _change(record: ArrayRecord | None, base: Mapping[str, np.ndarray], what: str) -> float:

@@ -113,7 +113,8 @@ class Recorder:
             for record in progress.history:
                 log.metrics(record.round, round_metrics(record))
             log.flush()
-            return registry.register(log, settings.model, settings.task, state, self._tags(progress, parent), parent)
+            origin = parent or registry.none_yet(settings.model)
+            return registry.register(log, settings.model, settings.task, state, self._tags(progress, parent), origin)
 
     def _tags(self, progress: Progress, parent: ModelVersion | None) -> dict[str, str]:
         release, settings, state = this_release(), self._settings, progress.state

@@ -172,6 +172,10 @@ class Registry:
         except (MlflowException, OSError) as error:  # requests' errors are OSErrors too.
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
 
+    def none_yet(self, name: str) -> ModelVersion:
+        """Return the parent of a first version: registering from it fails where somebody made one meanwhile."""
+        return ModelVersion(name, 0, "", "")
+
     def _register(
         self,
         log: RunLog,
@@ -192,8 +196,9 @@ class Registry:
                 raise
         with self._alone():
             newest = self.latest(name)
-            if parent is not None and newest is not None and newest.version != parent.version:
-                raise _replaced(name, parent.version, newest.version)
+            there = 0 if newest is None else newest.version
+            if parent is not None and there != parent.version:
+                raise _replaced(name, parent.version, there)
             # The last step and the only one that makes a version: its lineage comes in the same call.
             made = self._client.create_model_version(
                 name, f"{log.artifact_uri}/model", log.run_id, tags=dict(tags), await_creation_for=0

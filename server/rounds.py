@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -25,7 +26,7 @@ from fl.training import Evaluation, TrainSettings
 from server.aggregation import Everything, Mean
 from server.exchange import Answer, exchange
 from server.grid import ChosenNodes
-from server.intake import Checked, NormJudge, Rejected, check_training
+from server.intake import Checked, NormJudge, Rejected, check_description, check_evaluation, check_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 
 _POLL_SECONDS = 0.02
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True)
@@ -262,11 +265,12 @@ class Federation:
         config = ConfigRecord({**self.plan.entries, "statistics": self.plan.settle_statistics and not self._settled})
         content = RecordDict({messages.CONFIG: config})
         requests = [Message(content, dst_node_id=node, message_type=messages.DESCRIBE) for node in new]
-        for answer in self._replies(grid, requests, "the first question"):
-            described = messages.read_description(answer)
-            node = answer.metadata.src_node_id
-            if self.names is not None:
-                described = replace(described, name=self._name(node))
+        schema = self.plan.task.schema
+        features = schema.width if config["statistics"] and isinstance(schema, TableSchema) else None
+        seconds = self.plan.joining.timeout if self.plan.tolerant else self.plan.timeout
+        read = partial(check_description, features=features) if self.plan.tolerant else messages.read_description
+        for node, told in self._replies(grid, requests, "the first question", read, seconds):
+            described = told if self.names is None else replace(told, name=self._name(node))
             # A client that is too old to know that it does not fit is found here.
             ours, theirs = read_contract(self.plan.entries), described.contract
             reason = None if ours is None or theirs is None else disagreement(ours, theirs)
@@ -354,6 +358,9 @@ class Federation:
                 continue
             except _Ignored:
                 continue
+            except Exception as error:  # Whatever a hospital can make up.
+                self._reject(answer, step, Rejected(f"returned an answer that cannot be read: {error}"))
+                continue
             del reply
             answer.release()
             judge.note(checked)
@@ -380,31 +387,42 @@ class Federation:
         config = ConfigRecord({**self.plan.entries, "server-round": number})
         content = RecordDict({**messages.state_records(state), messages.CONFIG: config})
         step = f"the evaluation of round {number}"
-        found = {}
         requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._sites]
-        for reply in self._replies(grid, requests, step):
-            node = reply.metadata.src_node_id
-            evaluation = messages.read_evaluation(reply)
-            if evaluation.examples and not math.isfinite(evaluation.loss):
-                problem = f"the global model's loss at {self._name(node)} is {evaluation.loss:g}"
-                raise self._diverged(number, problem)
-            found[node] = evaluation
+        if self.plan.tolerant:
+
+            def read(reply: Message) -> Evaluation:
+                most = self._sites[reply.metadata.src_node_id].holdout
+                return check_evaluation(reply, self.plan.task.metrics, most)
+
+            found = dict(self._replies(grid, requests, step, read, self.plan.timeout))
+            if not found:
+                raise FlopsError(f"{step}: no hospital gave a usable answer")
+        else:
+            found = dict(self._replies(grid, requests, step, messages.read_evaluation, self.plan.timeout))
+            for node, evaluation in found.items():
+                if evaluation.examples and not math.isfinite(evaluation.loss):
+                    raise self._diverged(
+                        number, f"the global model's loss at {self._name(node)} is {evaluation.loss:g}"
+                    )
         return {self._name(node): found[node] for node in self._sites if node in found}
 
-    def _replies(self, grid: Grid, requests: Sequence[Message], step: str) -> Iterator[Message]:
-        """Send small questions and yield the answers that can be read; they are not read twice."""
-        for answer in exchange(grid, requests, self.plan.timeout):
+    def _replies(
+        self, grid: Grid, requests: Sequence[Message], step: str, read: Callable[[Message], _Read], seconds: float
+    ) -> Iterator[tuple[int, _Read]]:
+        """Send small questions and yield who answered, and what, for the answers that can be used."""
+        for answer in exchange(grid, requests, seconds):
             try:
-                reply = self._usable(answer, step)
-                messages.read_metrics(reply)
+                found = read(self._usable(answer, step))
             except _Ignored:
                 continue
-            except Exception as error:
+            except Rejected as error:
+                self._leave_out(answer.node, step, str(error))
+            except Exception as error:  # Whatever a hospital can make up.
                 self._leave_out(answer.node, step, f"returned an answer that cannot be read: {error}")
+            else:
+                yield answer.node, found
+            finally:
                 answer.drop()
-                continue
-            answer.drop()
-            yield reply
 
     def _usable(self, answer: Answer, step: str) -> Message:
         """Return an answer's reply if it is a result; raises `_Ignored` when it is left out."""
@@ -428,7 +446,7 @@ class Federation:
 
     def _leave_out(self, node: int, step: str, problem: str, failed: str = "", *, refused: bool = False) -> None:
         """Go on without an answer, or end the job where that is not wanted."""
-        name = self._name(node)
+        name, problem = self._name(node), " ".join(problem.split())[:500]
         if not self.plan.tolerant:
             if failed:
                 raise ClientFailure(f"{name} failed in {step}: {failed}")

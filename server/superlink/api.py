@@ -45,7 +45,7 @@ AT_ONCE = 4
 BODY_SECONDS = 60.0
 """How long a request's body may take to arrive."""
 
-HELD_SECONDS = 10.0
+HELD_SECONDS = 5.0
 """How long a hospital's question for work is kept open when there is none."""
 
 _KEY_HEADER = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()

@@ -168,11 +168,24 @@ class Board:
 
     def whole(self, message_id: str) -> bool:
         """Tell whether all objects of a message have arrived."""
+        return bool(self.parts(message_id))
+
+    def parts(self, message_id: str) -> list[str]:
+        """Return the ids of all objects of a message, each once; none where one has not arrived.
+
+        A hospital says which object refers to which. Each is looked at once, however often it is referred to: a
+        few lines can describe a tree with more branches than there are atoms.
+        """
+        found: dict[str, None] = {}
         waiting = [message_id]
         with self.store.lock_store:
             while waiting:
-                entry = self.store.store.get(waiting.pop())
+                object_id = waiting.pop()
+                if object_id in found:
+                    continue
+                entry = self.store.store.get(object_id)
                 if entry is None or not entry.is_available:
-                    return False
+                    return []
+                found[object_id] = None
                 waiting += entry.child_object_ids
-        return True
+        return list(found)

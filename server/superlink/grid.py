@@ -11,7 +11,6 @@ from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
-    iterate_object_tree,
     no_object_id_recompute,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
@@ -136,12 +135,16 @@ class LinkGrid(Grid):
             info = state.nodes[node]
             gone = info.online_until is not None and info.online_until < time.time()
         if reply is not None and reply_id is not None and board.whole(reply_id):
-            return Answer(
-                node,
-                self._read(reply_id),
-                reload=lambda: self._read(reply_id),
-                drop=lambda: self._forget(message_id),
-            )
+            try:
+                return Answer(
+                    node,
+                    self._read(reply_id, node),
+                    reload=lambda: self._read(reply_id, node),
+                    drop=lambda: self._forget(message_id),
+                )
+            except Exception as error:  # Whatever a hospital can make up: Flower's parsing raises many things.
+                self._forget(message_id)
+                return Answer(node, None, f"returned an answer that cannot be read: {type(error).__name__}")
         if message_id in board.lost:
             self._forget(message_id)
             return Answer(node, None, "lost the message: it was started anew, or could not send its answer")
@@ -150,12 +153,13 @@ class LinkGrid(Grid):
             return Answer(node, None, "is gone: nothing was heard of it for a minute")
         return None
 
-    def _read(self, reply_id: str) -> Message:
+    def _read(self, reply_id: str, node: int) -> Message:
         store = self._board.store
-        tree = store.get_object_tree(reply_id)
-        contents = {node.object_id: store.get(node.object_id) or b"" for node in iterate_object_tree(tree)}
+        contents = {object_id: store.get(object_id) or b"" for object_id in self._board.parts(reply_id)}
         message = cast("Message", inflate_object_from_contents(reply_id, contents))
         message.metadata.__dict__["_message_id"] = reply_id
+        # Who answers is known from its key; what the message says of that is only a claim.
+        message.metadata.__dict__["_src_node_id"] = node
         return message
 
     def _forget(self, message_id: str) -> None:

@@ -8,8 +8,17 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl import messages
 from fl.arrays import to_record
+from fl.data.statistics import column_sums
+from fl.messages import SiteDescription
 from fl.model import ModelState
-from server.intake import Checked, NormJudge, Rejected, check_training
+from server.intake import (
+    Checked,
+    NormJudge,
+    Rejected,
+    check_description,
+    check_evaluation,
+    check_training,
+)
 
 BASE = ModelState({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}, {}, {"m": np.zeros(2)})
 
@@ -155,3 +164,68 @@ def test_a_rejected_size_does_not_count_for_others():
     with pytest.raises(Rejected):
         judge.judge(dataclasses.replace(answers[1]))
     judge.judge(answers[2])
+
+
+def evaluated(request, **metrics):
+    numbers = {messages.EXAMPLES: 5, messages.LOSS: 0.4, "accuracy": 0.9} | metrics
+    return Message(RecordDict({messages.METRICS: MetricRecord(numbers)}), reply_to=request)
+
+
+def test_an_evaluation_is_read(request_):
+    found = check_evaluation(evaluated(request_), ["accuracy"], 5)
+
+    assert (found.examples, found.loss, found.metrics) == (5, 0.4, {"accuracy": 0.9})
+
+
+def test_a_hospital_that_holds_nothing_out_measures_nothing(request_):
+    nothing = {messages.EXAMPLES: 0, messages.LOSS: float("nan"), "accuracy": float("nan")}
+
+    assert check_evaluation(evaluated(request_, **nothing), ["accuracy"], 0).examples == 0
+
+
+@pytest.mark.parametrize(
+    ("metrics", "most", "reason"),
+    [
+        ({"accuracy": float("inf")}, 5, "measured accuracy inf"),
+        ({"f1": 0.5}, 5, "measured something else: f1"),
+        ({}, 4, "evaluated 5 examples and holds out 4"),
+        ({messages.LOSS: float("nan")}, 5, "measured loss nan"),
+        ({messages.EXAMPLES: -3}, 5, "evaluated -3 examples"),
+    ],
+)
+def test_a_bad_evaluation_is_rejected(request_, metrics, most, reason):
+    with pytest.raises(Rejected, match=reason):
+        check_evaluation(evaluated(request_, **metrics), ["accuracy"], most)
+
+
+X = np.array([[1.0, np.nan], [3.0, 4.0]])
+
+
+def described(request, examples=2, sums=X, **others):
+    found = None if sums is None else column_sums(sums)
+    return messages.describe_reply(request, SiteDescription("h", examples, 1, found, **others))
+
+
+def test_a_description_with_sums_is_read(request_):
+    assert check_description(described(request_), 2).sums.count.tolist() == [2.0, 1.0]
+    assert check_description(described(request_, sums=None), None).examples == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "features", "reason"),
+    [
+        ({"examples": 0}, None, "no examples to train on"),
+        ({"examples": -1}, None, "fewer examples than none"),
+        ({"sums": None}, 2, "no column sums"),
+        ({}, 3, "do not fit the schema"),
+        ({"sums": np.array([[np.inf, 1.0]])}, 2, "do not fit the schema"),
+        ({"examples": 1}, 2, "more values than examples"),
+    ],
+)
+def test_a_bad_description_is_rejected(request_, reply, features, reason):
+    with pytest.raises(Rejected, match=reason):
+        check_description(described(request_, **reply), features)
+
+
+def test_who_only_evaluates_needs_no_examples_to_train_on(request_):
+    assert not check_description(described(request_, examples=0, sums=None, trains=False), 2).trains
