@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flwr.app import Error, Message
+
 from client.policy import Policy, read_policy
 from client.receipts import describe_arrays, trained_today
 from client.worker import WorkerFailed
@@ -23,8 +25,6 @@ from fl.protocol import Contract, disagreement, read_contract
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-    from flwr.app import Message
 
     from client.link import Link, Work
     from client.receipts import Receipts
@@ -207,13 +207,23 @@ class Answering:
             metrics = messages.read_metrics(reply)
             entry |= {"examples": int(metrics.get(messages.EXAMPLES, 0)), "metrics": metrics}
         self._receipts.append(entry)
-        link.reply(reply)
+        link.reply(_discreet(message, reply))
 
     @staticmethod
     def _tell(job: _Job, reason: str) -> None:
         if reason not in job.told:
             job.told.add(reason)
             _log.warning("refused: %s", reason)
+
+
+def _discreet(message: Message, reply: Message) -> Message:
+    """Return what of a reply may leave: of an error its kind alone. Its words may quote a cell of a patient's row."""
+    if not reply.has_error():
+        return reply
+    kind, _, words = (reply.error.reason or "error").partition(":")
+    ours = kind == WorkerFailed.__name__  # Says how the process ended, and nothing of what it worked on.
+    told = f"{kind}:{words}" if ours else f"{kind}; the hospital's own log and receipts say more"
+    return Message(Error(reply.error.code, told), reply_to=message)
 
 
 def _arrays(message: Message) -> list[dict[str, Any]]:
