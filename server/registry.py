@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl.bundle import load_bundle, save_bundle
+from fl.bundle import read_bundle, save_bundle
 from fl.data.schema import TableSchema
 from fl.errors import FlopsError, RegistryUnreachable
 from server.registry_names import default_uri, embedded_database, public_uri
@@ -105,7 +105,7 @@ class Registry:
         return max(versions, key=lambda v: v.version, default=None)
 
     def load(self, version: ModelVersion) -> tuple[Task, ModelState]:
-        """Download a version's weights; see `fl.bundle.load_bundle` for the errors."""
+        """Download a version's weights; see `fl.bundle.read_bundle` for the errors."""
         with tempfile.TemporaryDirectory() as folder:
             try:
                 path = mlflow.artifacts.download_artifacts(
@@ -115,7 +115,7 @@ class Registry:
                 raise FlopsError(
                     f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
                 ) from error
-            return load_bundle(Path(path))
+            return read_bundle(Path(path))
 
     @contextmanager
     def run(self, name: str, settings: Mapping[str, Any]) -> Iterator[RunLog]:

@@ -1,8 +1,11 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
-from fl.bundle import load_bundle, save_bundle
-from fl.errors import DataError, FlopsError
+from fl.bundle import load_bundle, read_bundle, save_bundle
+from fl.errors import DataError, FlopsError, SettingsError
 from fl.inference import load_predictor
 from fl.model import ModelState, conform, initial_state
 from fl.tasks import find_task
@@ -49,7 +52,7 @@ def test_a_bundle_with_other_weights_is_refused(tmp_path):
     save_bundle(tmp_path / "b", DIGITS, initial_state(DIGITS, 1))
     (tmp_path / "b" / "weights.safetensors").replace(tmp_path / "a" / "weights.safetensors")
 
-    with pytest.raises(FlopsError, match="not those that task 'breast-cancer' has now"):
+    with pytest.raises(FlopsError, match=r"not those that model\.json lists"):
         load_bundle(tmp_path / "a")
 
 
@@ -83,3 +86,25 @@ def test_the_predictor_takes_one_image_or_a_batch_and_names_what_is_wrong(tmp_pa
         predictor.predict(5)
     with pytest.raises(DataError, match="from 0 to 1"):
         predictor.predict(np.full((1, 1, 8, 8), 7.0))
+
+
+def test_weights_are_handed_on_without_pytorch(tmp_path):
+    state = initial_state(BREAST, 1)
+    save_bundle(tmp_path / "m", BREAST, state)
+    script = (
+        "import sys; from pathlib import Path; from fl.bundle import read_bundle, save_bundle;"
+        "task, state = read_bundle(Path('m')); save_bundle(Path('n'), task, state);"
+        "print(state.digest(), 'torch' in sys.modules)"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert ended.stdout.split() == [state.digest(), "False"]
+
+
+def test_a_task_whose_model_has_changed_is_noticed_where_the_model_is_needed(tmp_path, monkeypatch):
+    save_bundle(tmp_path / "m", DIGITS.with_reference(task="breast-cancer"), initial_state(DIGITS, 1))
+
+    assert read_bundle(tmp_path / "m")[0].name == "breast-cancer"
+    with pytest.raises(SettingsError, match="not those that task 'breast-cancer' has now; its model changed"):
+        load_bundle(tmp_path / "m")
