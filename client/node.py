@@ -22,8 +22,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 1.2
 """Seconds between two looks for a server: doubled from the first to the longest, give or take a fifth. A look is a
 TCP handshake; a server must be found within three seconds of its start."""
 
-REFUSED_PAUSE = 15.0
-"""Seconds between two tries at a server that does not let this node in."""
+REFUSED_PAUSE = 2.0
+"""Seconds between two tries at a server that does not let this node in: the next one may, and may come soon."""
 
 STATE = "state.json"
 STATE_SECONDS = 10.0

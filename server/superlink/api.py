@@ -155,16 +155,21 @@ def _routes(board: Board) -> APIRouter:
 
     async def pull(request: Any) -> PullMessagesResponse:
         node, deadline = request.node.node_id, asyncio.get_running_loop().time() + HELD_SECONDS
+        question = board.asks(node)
         while True:
             work = board.awaited(node)
-            answer = await run_in_threadpool(_pull, board, request)
+            # A question that the network has cut off must not act for the node that has asked anew.
+            if board.newest(node, question):
+                answer = await run_in_threadpool(_pull, board, request)
+            else:
+                answer = PullMessagesResponse()
             left = deadline - asyncio.get_running_loop().time()
             if answer.messages_list or left <= 0 or board.closing:
                 return answer
             try:
                 await asyncio.wait_for(work.wait(), left)
             except TimeoutError:
-                return answer
+                return PullMessagesResponse()
 
     def push(request: Any) -> PushMessagesResponse:
         if any(m.metadata.src_node_id != request.node.node_id for m in request.messages_list):

@@ -56,6 +56,7 @@ class Board:
         self._state = InMemoryLinkState(NoOpFederationManager(), self.store)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: dict[int, asyncio.Event] = {}
+        self._questions: dict[int, int] = {}
         self._arrived = threading.Event()
         self._strangers: set[bytes] = set()
         self.lost: set[str] = set()
@@ -105,6 +106,15 @@ class Board:
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
         """Name the event loop that hospitals' questions wait on."""
         self._loop = loop
+
+    def asks(self, node: int) -> int:
+        """Count a node's questions for work; returns this one's number. Call it on the event loop."""
+        self._questions[node] = self._questions.get(node, 0) + 1
+        return self._questions[node]
+
+    def newest(self, node: int, question: int) -> bool:
+        """Tell whether a question is its node's newest. Call it on the event loop."""
+        return self._questions.get(node) == question
 
     def awaited(self, node: int) -> asyncio.Event:
         """Return the event that is set when there is work for a node, cleared. Call it on the event loop."""
