@@ -108,7 +108,7 @@ def start(times: int = 3) -> dict[str, dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder, workplace(Path(folder), 2) as place:
             stock = Stock(place, torch=True)
             server = stock.start_server()
-            wait_until(lambda: answers(stock.port), "the SuperLink", 0.005)
+            wait_until(lambda port=stock.port: answers(port), "the SuperLink", 0.005)
             healthy = time.monotonic() - server.started
             stock.register()
             stock.start_nodes()

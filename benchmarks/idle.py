@@ -1,7 +1,7 @@
 """A task for measuring: next to no training, and a model of any size.
 
-FLOPS_BENCH_ELEMENTS says how many weights the model has. Every one of them changes in a training step, and otherwise at
-each hospital, so that all of them are really sent.
+FLOPS_BENCH_ELEMENTS says how many weights the model has. Every one of them changes in a training step, and otherwise
+at each hospital, so that all of them are really sent.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,13 +204,16 @@ class Workplace:
 
     @property
     def tls(self) -> Path:
+        """Where the certificates are."""
         return self.folder / "tls"
 
     @property
     def allowed(self) -> Path:
+        """The allow-list."""
         return self.folder / "hospitals"
 
     def home(self, number: int) -> Path:
+        """Return a hospital's folder."""
         return self.folder / f"node-{number}"
 
     def start(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
@@ -258,7 +262,7 @@ def workplace(folder: Path, hospitals: int) -> Iterator[Workplace]:
 
 def answers(port: int) -> bool:
     """Tell whether a server's health check answers."""
-    context = ssl._create_unverified_context()
+    context = ssl._create_unverified_context()  # noqa: S323 - whether it lives is asked, on loopback
     connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
         connection.request("GET", "/health")
@@ -316,7 +320,7 @@ class Ours:
     def seconds(self, server: Process) -> list[float]:
         """Return how long each round of a job took, by the lines of its log."""
         moments = [moment for moment, line in server.lines if " hospitals: hospital-" in line or " round " in line]
-        return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+        return [after - before for before, after in pairwise(moments)]
 
     def forget(self) -> None:
         """Remove the registry."""
@@ -395,7 +399,7 @@ class Stock:
         self.place.start("run", ["flwr", "run", "stock", "bench", "-c", words]).wait()
         wait_until(lambda: len(self._moments()) > rounds, "the rounds to end")
         moments = self._moments()
-        return [after - before for before, after in zip(moments, moments[1:], strict=False)]
+        return [after - before for before, after in pairwise(moments)]
 
     def _moments(self) -> list[float]:
         return [float(line) for line in self._times.read_text().split()] if self._times.exists() else []
