@@ -1,26 +1,56 @@
 """The command as a whole: what it knows, how fast it answers, that it is documented."""
 
+import dataclasses
 import importlib.metadata
+import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from fl import cli
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("deal", "run", "strategies", "tasks")
+CLIENT = ("check", "health", "keygen", "receipts", "start")
+SERVER = ("certificate", "health", "round")
+EVERY = (*COMMANDS, *(f"client {name}" for name in CLIENT), *(f"server {name}" for name in SERVER))
+PAGES = {"run": "run.md", "deal": "data.md", "client": "hospital.md", "server": "server.md"}
+"""Where the options of a command, or of a group's, are documented."""
+
+
+def _command(name: str) -> click.Command:
+    context = click.Context(cli.flops)
+    command: click.Command = cli.flops
+    for word in name.split():
+        assert isinstance(command, click.Group)
+        found = command.get_command(context, word)
+        assert found is not None, name
+        command = found
+    return command
 
 
 def test_the_commands_are_those_of_the_installed_parts(flops):
     ended = flops("--help")
 
     assert ended.code == 0
-    for name in COMMANDS:
+    for name in (*COMMANDS, "client", "server"):
         assert f"  {name} " in ended.out
+
+
+@pytest.mark.parametrize(("group", "names"), [("client", CLIENT), ("server", SERVER)])
+def test_a_groups_commands_are_listed_with_a_whole_line_each(flops, group, names):
+    ended = flops(group, "--help")
+    listed = ended.out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
+
+    assert ended.code == 0
+    assert [line.split()[0] for line in listed] == list(names)
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def test_research_needs_server_and_client(flops, monkeypatch):
@@ -29,35 +59,63 @@ def test_research_needs_server_and_client(flops, monkeypatch):
     ended = flops("--help")
 
     assert "tasks" in ended.out
+    assert "server" in ended.out
     assert "strategies" not in ended.out
+    assert "  client" not in ended.out
     assert flops("run", "digits").code == 2
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_command_has_help_with_an_example_and_json(flops, name):
-    ended = flops(name, "--help")
+    ended = flops(*name.split(), "--help")
 
     assert ended.code == 0
-    assert f"flops {name}" in ended.out.rsplit("Example", 1)[1]
+    assert f"flops {name}" in " ".join(ended.out.rsplit("Example", 1)[1].split())
     assert "--json" in ended.out
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_command_is_in_the_documentation(name):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
 
     assert any(f"flops {name}" in page.read_text() for page in pages)
 
 
-def test_every_option_of_run_is_documented(flops):
-    from server.commands.run import run
+@pytest.mark.parametrize("name", [name for name in EVERY if name.split()[0] in PAGES])
+def test_every_option_and_variable_is_documented(name):
+    text = (ROOT / "docs" / PAGES[name.split()[0]]).read_text()
 
-    text = (ROOT / "docs" / "run.md").read_text()
-
-    for parameter in run.params:
+    for parameter in _command(name).params:
         for option in parameter.opts:
             if option.startswith("--"):
                 assert f"`{option}" in text, option
+        if isinstance(parameter, click.Option) and isinstance(parameter.envvar, str):
+            assert f"`{parameter.envvar}`" in text, parameter.envvar
+
+
+@pytest.mark.parametrize("text", [path.read_text() for path in (ROOT / "docs").glob("*.md")])
+def test_the_documentation_names_no_command_that_is_not_there(text):
+    for words in re.findall(r"flops ((?:client|server) [a-z]+)", text):
+        _command(words)
+
+
+def test_every_key_of_a_federations_file_is_documented():
+    from server.settings import read_federation
+
+    text = (ROOT / "docs" / "server.md").read_text()
+    keys = inspect.getsource(sys.modules[read_federation.__module__])
+
+    for key in re.findall(r"""(?:file|table)\.(?:text|whole|number|table|has)\("([a-z_]+)\"""", keys):
+        assert f"`{key}`" in text or f"`[{key}]`" in text, key
+
+
+def test_every_key_of_a_policy_is_documented():
+    from client.policy import Policy
+
+    text = (ROOT / "docs" / "hospital.md").read_text()
+
+    for field in dataclasses.fields(Policy):
+        assert f"| `{field.name}` |" in text
 
 
 def test_an_unknown_command_suggests_the_nearest(flops):
