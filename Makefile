@@ -10,7 +10,7 @@ PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run federation test test-images lint types layers check bench clean
+.PHONY: help run federation test test-images test-federation lint types layers check bench clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
@@ -26,6 +26,9 @@ test: $(VENV)/.dev ## Set up and run the tests
 
 test-images: $(VENV)/.dev ## Build both images, run the tests of containers; needs Docker Engine
 	$(BIN)/python -m pytest -m docker $(PYTEST_FLAGS)
+
+test-federation: $(VENV)/.dev ## Run the tests of servers and hospitals as processes: failures, attacks, twenty jobs
+	$(BIN)/python -m pytest -m federation $(PYTEST_FLAGS)
 
 check: lint types layers ## All that is checked without running anything
 

@@ -241,7 +241,7 @@ class Federation:
             if enough and (all_here or timed_out or time.monotonic() - newest >= joining.grace):
                 break
             if timed_out:
-                here = ", ".join(site.name for site in self._sites.values()) or "nobody"
+                here = ", ".join(sorted(site.name for site in self._sites.values())) or "nobody"
                 raise TooFewHospitals(
                     f"{self._trainers()} of {self.plan.hospitals} hospitals came within {joining.timeout:g} s: {here}"
                 )

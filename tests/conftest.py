@@ -41,10 +41,14 @@ PARTS = {"docker": _docker_answers, "ray": lambda: importlib.util.find_spec("ray
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests whose part is missing, with the reason, unless everything is required.
 
-    What needs Docker takes minutes and runs where it is asked for by its marker, or everything is required.
+    What takes minutes runs where it is asked for by its marker, or everything is required.
     """
     if REQUIRE:
         return
+    for item in items:
+        asked = "federation" in config.option.markexpr or bool(item.get_closest_marker("quick"))
+        if item.get_closest_marker("federation") and not asked:
+            item.add_marker(pytest.mark.skip(reason="runs processes for minutes; make test-federation runs it"))
     for part, present in PARTS.items():
         marked = [item for item in items if item.get_closest_marker(part)]
         if part == "docker" and "docker" not in config.option.markexpr:
