@@ -123,8 +123,10 @@ class Link:
         """
         public = key.public_key()
         self._identity = public_key_to_bytes(public)
-        verify: ssl.SSLContext | bool = not plain_text
-        if not plain_text and ca is not None:
+        verify: ssl.SSLContext | bool = False
+        if not plain_text and ca is None:
+            verify = ssl.create_default_context()
+        elif not plain_text and ca is not None:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             verify.load_verify_locations(cadata=ca.decode("ascii"))
 

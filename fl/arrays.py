@@ -7,6 +7,7 @@ and makes the bytes when something asks for them: a socket, a checksum, another 
 
 from __future__ import annotations
 
+import math
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -67,4 +68,16 @@ def to_record(arrays: Mapping[str, NDArray[Any]]) -> ArrayRecord:
 
 def from_record(record: ArrayRecord) -> dict[str, NDArray[Any]]:
     """Unwrap a message's arrays; they are read-only where that saves a copy."""
-    return {name: array.value if isinstance(array, LazyArray) else array.numpy() for name, array in record.items()}
+    return {name: array.value if isinstance(array, LazyArray) else _view(array) for name, array in record.items()}
+
+
+def _view(array: Array) -> NDArray[Any]:
+    """Return a serialised array as a view of its bytes where that can be; `Array.numpy` would make a copy."""
+    buffer = BytesIO(array.data)  # Shares the bytes.
+    if array.stype != "numpy.ndarray" or np.lib.format.read_magic(buffer) != (1, 0):
+        return array.numpy()
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
+    if dtype.hasobject or not math.prod(shape):  # Refused by NumPy, and nothing to save.
+        return array.numpy()
+    flat = np.frombuffer(array.data, dtype, math.prod(shape), buffer.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")

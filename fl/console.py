@@ -26,5 +26,10 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: 
     console.print(table)
 
 
+def count(number: int, word: str) -> str:
+    """Return a number with its word, such as "1 hospital" or "3 hospitals"."""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
 def _cell(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.app.message import make_message
+from flwr.app.message import make_message, remove_content_from_message
 
 from fl import messages
 from fl.arrays import from_record, to_record
@@ -71,7 +71,7 @@ class WeightedMean:
         return means
 
 
-_PIECE = 2**18
+_PIECE = 2**15
 """Elements that are folded at a time."""
 
 
@@ -85,7 +85,8 @@ class Mean:
             base: the model that was sent.
             request: one of the round's messages, which the mean pretends to answer.
         """
-        self._base, self._request = base, request
+        # Without its content: the weights would be held for as long as the answers are awaited.
+        self._base, self._request = base, remove_content_from_message(request)
         self._parameters, self._buffers = WeightedMean(), WeightedMean()
         self._metrics, self._examples = WeightedMean(), 0
 

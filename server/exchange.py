@@ -58,8 +58,11 @@ def exchange(grid: Grid, requests: Sequence[Message], seconds: float) -> Iterato
     Other grids give all replies at once; they come in the order of the requests.
     """
     if isinstance(grid, StreamingGrid):
-        yield from grid.exchange(requests, seconds)
-        return
+        return grid.exchange(requests, seconds)  # Not from within a generator, which would hold the weights too.
+    return _all_at_once(grid, requests, seconds)
+
+
+def _all_at_once(grid: Grid, requests: Sequence[Message], seconds: float) -> Iterator[Answer]:
     replies = {reply.metadata.src_node_id: reply for reply in grid.send_and_receive(requests, timeout=seconds)}
     for request in requests:
         node = request.metadata.dst_node_id

@@ -178,7 +178,7 @@ def _change(record: ArrayRecord | None, base: Mapping[str, np.ndarray], what: st
     return math.sqrt(total)
 
 
-_PIECE = 2**18
+_PIECE = 2**15
 """Elements that are worked on at a time."""
 
 

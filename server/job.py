@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fl.console import count
 from fl.errors import FlopsError, SettingsError
 from fl.protocol import contract_entries, this_contract
 from server.outcome import FAILED, REGISTERED, SKIPPED, Outcome
@@ -62,7 +63,7 @@ class Progress:
         told = ", ".join(
             f"{site.name} ({site.examples}{'' if site.trains else ', evaluates only'})" for site in sites
         )
-        _log.info("%d hospitals: %s", len(sites), told)
+        _log.info("%s: %s", count(len(sites), "hospital"), told)
 
     def round_done(self, record: RoundRecord) -> None:
         """Keep a round that is complete."""
@@ -71,9 +72,9 @@ class Progress:
             self.state = self._federation.state
         measured = ", ".join(f"{name} {value:.3f}" for name, value in record.evaluation.metrics.items())
         _log.info(
-            "round %d: %d hospitals, loss %.4f%s (%.1f s)",
+            "round %d: %s, loss %.4f%s (%.1f s)",
             record.round,
-            len(record.train_loss),
+            count(len(record.train_loss), "hospital"),
             record.evaluation.loss,
             f", {measured}" if measured else "",
             record.seconds,
@@ -123,8 +124,10 @@ def run_job(settings: FederationSettings, place: Place, allowed: Iterable[Hospit
     Raises:
         SettingsError: the settings cannot be used; found before any hospital is asked.
     """
+    from server.heap import return_large_pieces
     from server.superlink import SuperLink, TlsFiles
 
+    return_large_pieces()
     started = time.monotonic()
     allowed = tuple(allowed)
     tls = None if place.certificate is None or place.key is None else TlsFiles(place.certificate, place.key)
@@ -132,7 +135,7 @@ def run_job(settings: FederationSettings, place: Place, allowed: Iterable[Hospit
     progress, stop = Progress(), Stop()
     try:
         grid = link.start()
-        _log.info("listening on %s:%d for %d hospitals", place.host, link.port, len(allowed))
+        _log.info("listening on %s:%d for %s", place.host, link.port, count(len(allowed), "hospital"))
         outcome = _run(settings, link.names, len(allowed), grid, progress, stop, link.stop)
     except TooFewHospitals as error:
         outcome = Outcome(SKIPPED, str(error))

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fl.console import count
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -61,7 +63,7 @@ class Outcome:
             measured = ", ".join(f"{name} {value:.3f}" for name, value in self.metrics.items())
             parts = [
                 f"registered {self.model} version {self.version} (parent {self.parent or 'none'}): "
-                f"{_count(self.rounds, 'round')}, {_count(len(self.hospitals), 'hospital')}"
+                f"{count(self.rounds, 'round')}, {count(len(self.hospitals), 'hospital')}"
                 f"{', ' + measured if measured else ''}{', champion' if self.champion else ''}"
             ]
         if self.reason:
@@ -99,7 +101,3 @@ class Outcome:
             short["reason"] = short["reason"][:300]
             text = json.dumps(short)
         path.write_text(text + "\n", encoding="utf-8")
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

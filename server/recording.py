@@ -45,7 +45,10 @@ class Recorder:
         from server.registry import Registry
         from server.registry_names import default_uri, embedded_database
 
-        embedded_database(default_uri())  # An address that is none is the settings' mistake; it needs no second try.
+        try:
+            embedded_database(default_uri())
+        except RegistryUnreachable as error:  # An address that is none needs no second try.
+            raise SettingsError(str(error)) from error
         opened: Registry = _insist(Registry, lambda: OPEN_SECONDS)
         return opened
 

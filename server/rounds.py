@@ -6,6 +6,7 @@ as these steps. It keeps nothing on disk and knows no registry: observers are to
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from fl import messages
 from fl.arrays import to_record
+from fl.console import count
 from fl.data.schema import TableSchema
 from fl.data.statistics import add_sums, normalisation
 from fl.errors import ClientFailure, DivergenceError, FlopsError
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.02
 
 _Read = TypeVar("_Read")
+
+_log = logging.getLogger("flops.server")
 
 
 @dataclass(frozen=True)
@@ -241,9 +245,9 @@ class Federation:
             if enough and (all_here or timed_out or time.monotonic() - newest >= joining.grace):
                 break
             if timed_out:
-                here = ", ".join(sorted(site.name for site in self._sites.values())) or "nobody"
+                wanted = count(self.plan.hospitals, "hospital")
                 raise TooFewHospitals(
-                    f"{self._trainers()} of {self.plan.hospitals} hospitals came within {joining.timeout:g} s: {here}"
+                    f"{self._trainers()} of {wanted} came within {joining.timeout:g} s: {self._who_came()}"
                 )
             time.sleep(_POLL_SECONDS)
             timed_out = time.monotonic() - began > joining.timeout
@@ -252,6 +256,12 @@ class Federation:
         if len({site.name for site in self._sites.values()}) < len(self._sites):
             raise FlopsError("two hospitals have the same name")
         self._settle_statistics()
+
+    def _who_came(self) -> str:
+        """List who is here, and who was and does not take part."""
+        came = [site.name if site.trains else f"{site.name} (evaluates only)" for site in self._sites.values()]
+        came += [f"{self._name(node)} (left out)" for node in self._asked if node not in self._sites]
+        return ", ".join(sorted(came)) or "nobody"
 
     def _trainers(self) -> int:
         return sum(site.trains for site in self._sites.values())
@@ -358,7 +368,10 @@ class Federation:
                 continue
             except _Ignored:
                 continue
+            except FlopsError:
+                raise
             except Exception as error:  # Whatever a hospital can make up.
+                _log.debug("an answer could not be read", exc_info=True)
                 self._reject(answer, step, Rejected(f"returned an answer that cannot be read: {error}"))
                 continue
             del reply
@@ -369,7 +382,9 @@ class Federation:
                 fold()
         fold()
         if len(used) < self.plan.hospitals and self.plan.tolerant:
-            raise FlopsError(f"{step}: {len(used)} hospitals gave a usable answer, {self.plan.hospitals} are needed")
+            raise FlopsError(
+                f"{step}: {count(len(used), 'hospital')} gave a usable answer, {self.plan.hospitals} are needed"
+            )
         used.sort(key=lambda checked: rank(checked.node))
         return aggregation, used
 
@@ -417,7 +432,10 @@ class Federation:
                 continue
             except Rejected as error:
                 self._leave_out(answer.node, step, str(error))
+            except FlopsError:
+                raise
             except Exception as error:  # Whatever a hospital can make up.
+                _log.debug("an answer could not be read", exc_info=True)
                 self._leave_out(answer.node, step, f"returned an answer that cannot be read: {error}")
             else:
                 yield answer.node, found

@@ -60,7 +60,8 @@ def find_task(name: str, schema: Path | None = None) -> Task:
 
         if schema is None:
             raise SettingsError(
-                "task 'tabular' needs --schema FILE, a TOML file that describes the table's columns; see docs/data.md"
+                "task 'tabular' needs a schema, a TOML file that describes the table's columns (docs/data.md): "
+                "--schema FILE, or the key 'schema' in a federation's file"
             )
         return tabular_task(read_schema(schema))
     if schema is not None:

@@ -87,7 +87,7 @@ def round_(context: click.Context, /, termination_message: Path | None, as_json:
     """
     from fl.errors import SettingsError
     from fl.logs import log_to_people
-    from server.outcome import MISCONFIGURED, Outcome
+    from server.outcome import FAILED, MISCONFIGURED, Outcome
 
     log_to_people("flops.server", as_json=as_json, debug=context.obj["debug"])
     try:
@@ -95,6 +95,12 @@ def round_(context: click.Context, /, termination_message: Path | None, as_json:
     except SettingsError as error:
         _end(Outcome(MISCONFIGURED, str(error)), termination_message, as_json=as_json)
         raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (a bug; --debug shows where)"
+        _end(Outcome(FAILED, reason), termination_message, as_json=as_json, told=True)
+        raise
+    except KeyboardInterrupt:  # While modules were imported or the registry was opened, say.
+        outcome = Outcome(FAILED, "stopped before a round was complete; nothing is registered")
     _end(outcome, termination_message, as_json=as_json)
     return outcome.exit_code
 
@@ -121,10 +127,10 @@ def _job(options: dict[str, Any]) -> Outcome:
     return run_job(settings, place, allowed)
 
 
-def _end(outcome: Outcome, message: Path | None, *, as_json: bool) -> None:
+def _end(outcome: Outcome, message: Path | None, *, as_json: bool, told: bool = False) -> None:
     from server.outcome import MISCONFIGURED
 
-    if not as_json and outcome.outcome != MISCONFIGURED:  # The command line says that line itself.
+    if not as_json and not told and outcome.outcome != MISCONFIGURED:  # The command line says that line itself.
         click.echo(outcome.line)
     click.echo(outcome.as_json())
     path = message or (TERMINATION if TERMINATION.exists() else None)

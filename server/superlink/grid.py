@@ -7,8 +7,10 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from flwr.app.message import Message, remove_content_from_message
+from flwr.app.message.arraychunk import ArrayChunk
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import (
+    InflatableObject,
     get_all_nested_objects,
     get_object_tree,
     no_object_id_recompute,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from flwr.supercore.run import Run
 
     from server.superlink.board import Board
+    from server.superlink.spool import SpooledObjectStore
 
 _WAIT_SECONDS = 0.5
 """How long to wait for something to arrive before looking anyway: for what makes no sound, such as silence."""
@@ -101,8 +104,10 @@ class LinkGrid(Grid):
             for request in requests:
                 request.metadata.ttl = seconds  # A hospital stops what nobody waits for any more.
         nodes = [request.metadata.dst_node_id for request in requests]
+        message_ids = self.push_messages(requests)
+        del requests  # The weights are in the store now; a generator would hold them until its end.
         waiting = {}
-        for message_id, node in zip(self.push_messages(requests), nodes, strict=True):
+        for message_id, node in zip(message_ids, nodes, strict=True):
             if message_id:
                 waiting[message_id] = node
             else:
@@ -150,13 +155,12 @@ class LinkGrid(Grid):
             return Answer(node, None, "lost the message: it was started anew, or could not send its answer")
         if gone:
             self._forget(message_id)
-            return Answer(node, None, "is gone: nothing was heard of it for a minute")
+            return Answer(node, None, "is gone: it signed off, or nothing was heard of it for a minute")
         return None
 
     def _read(self, reply_id: str, node: int) -> Message:
-        store = self._board.store
-        contents = {object_id: store.get(object_id) or b"" for object_id in self._board.parts(reply_id)}
-        message = cast("Message", inflate_object_from_contents(reply_id, contents))
+        contents, objects = _Contents(self._board.store, self._board.parts(reply_id)), _Objects()
+        message = cast("Message", inflate_object_from_contents(reply_id, contents, objects=objects))
         message.metadata.__dict__["_message_id"] = reply_id
         # Who answers is known from its key; what the message says of that is only a claim.
         message.metadata.__dict__["_src_node_id"] = node
@@ -172,3 +176,25 @@ class LinkGrid(Grid):
         board.store.delete(message_id)
         if reply_id is not None:
             board.store.delete(reply_id)
+
+
+class _Contents(dict[str, bytes]):
+    """The parts of one message, each read from the store when it is asked for."""
+
+    def __init__(self, store: SpooledObjectStore, parts: Iterable[str]) -> None:
+        super().__init__()
+        self._store, self._parts = store, frozenset(parts)
+
+    def __missing__(self, object_id: str) -> bytes:
+        if object_id not in self._parts:
+            raise KeyError(object_id)
+        self[object_id] = content = self._store.get(object_id) or b""
+        return content
+
+
+class _Objects(dict[str, InflatableObject]):
+    """What has been made of the parts; an array's pieces are not kept once the array is made of them."""
+
+    def __setitem__(self, object_id: str, made: InflatableObject) -> None:
+        if not isinstance(made, ArrayChunk):
+            super().__setitem__(object_id, made)

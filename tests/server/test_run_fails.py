@@ -44,7 +44,7 @@ ROOT = Path(__file__).parents[2]
         (("digits", "--task", "a:b"), "both TASK 'digits' and --task 'a:b' are given"),
         (("digits", "--model-name", "a/b"), "--model-name 'a/b': letters, digits"),
         (("digits", "--strategy", "bulyan", "--strategy-option", "num_malicious_nodes=3"), "needs at least 15"),
-        (("tabular",), "needs --schema FILE"),
+        (("tabular",), "needs a schema"),
         (("--task", "nowhere:task"), "module 'nowhere' cannot be imported"),
         (("--task", "json:task"), "'task' does not exist; tasks in json: none"),
         (("--task", ":task"), "write package.module:task"),

@@ -64,7 +64,7 @@ def test_everything_can_be_said(tmp_path):
     [
         ("", "the key 'task' is missing"),
         ('task = "digit"', r"task: unknown task 'digit' \(did you mean 'digits'\?\)"),
-        ('task = "tabular"', "task: task 'tabular' needs --schema"),
+        ('task = "tabular"', "task: task 'tabular' needs a schema"),
         ('task = "digits"\nround = 3', r"unknown key 'round' \(did you mean 'rounds'\?\)"),
         ('task = "digits"\nrounds = 0', "rounds: 0: a whole number of at least 1"),
         ('task = "digits"\nrounds = "3"', "rounds: '3'"),
