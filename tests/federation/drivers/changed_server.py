@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
+import signal
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -44,11 +47,25 @@ def hold_record(folder, seconds):
     server.job.RECORD_SECONDS = float(seconds)
 
 
+def stopped_in(module, name):
+    """Have SIGTERM arrive when a function is called."""
+    honest = getattr(importlib.import_module(module), name)
+
+    def stopped(*arguments, **named):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+        return honest(*arguments, **named)
+
+    setattr(sys.modules[module], name, stopped)
+
+
 if BEHAVIOUR == "evil-bundle":
     server.superlink.link.make_bundle = evil_bundle
 elif BEHAVIOUR == "hold-record":
     path, _, most = VALUE.partition(":")
     hold_record(Path(path), most)
+elif BEHAVIOUR == "stopped-in":
+    stopped_in(*VALUE.split(":"))
 elif BEHAVIOUR == "opens-for":
     server.recording.OPEN_SECONDS = float(VALUE)
 else:
