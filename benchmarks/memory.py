@@ -26,7 +26,7 @@ from typing import Any
 from deployment import LARGE
 from runtimes import HERE, Memory, Ours, Stock, Workplace, answers, wait_until, workplace
 
-PROCESSES, AT_ONCE = 4, 2
+PROCESSES, AT_ONCE = 4, 8
 """The hospitals' processes, and how many of each one's hospitals are busy at a time."""
 
 

@@ -85,11 +85,32 @@ def read_train_config(record: Mapping[str, Any]) -> TrainSettings:
     return TrainSettings(**{name: value for name, value in values.items() if name in known})
 
 
+def arrays_of(content: RecordDict, name: str) -> ArrayRecord | None:
+    """Return one part of a message's arrays, or None.
+
+    Flower's ``content.array_records``, and its like for other records, make a circle of references: the message
+    would stay in memory until Python looks for circles, which it does by number of objects and not by their size.
+    """
+    record = content.get(name)
+    return record if isinstance(record, ArrayRecord) else None
+
+
+def metrics_of(content: RecordDict, name: str = METRICS) -> MetricRecord | None:
+    """Return a message's numbers, or None; see `arrays_of`."""
+    record = content.get(name)
+    return record if isinstance(record, MetricRecord) else None
+
+
+def settings_of(content: RecordDict, name: str = CONFIG) -> ConfigRecord | None:
+    """Return a message's settings, or None; see `arrays_of`."""
+    record = content.get(name)
+    return record if isinstance(record, ConfigRecord) else None
+
+
 def read_state(message: Message) -> ModelState:
     """Read the weights and statistics of a request."""
-    records = message.content.array_records
-    parts = (from_record(records[name]) if name in records else {} for name in (ARRAYS, FROZEN, BUFFERS))
-    return ModelState(*parts)
+    records = (arrays_of(message.content, name) for name in (ARRAYS, FROZEN, BUFFERS))
+    return ModelState(*({} if record is None else from_record(record) for record in records))
 
 
 def state_records(state: ModelState) -> dict[str, ArrayRecord]:
@@ -147,7 +168,7 @@ def refusal_reply(message: Message, reason: str) -> Message:
 
 def read_refusal(reply: Message) -> str | None:
     """Return why a site refused, in one line, or None where it did not."""
-    record = reply.content.config_records.get(REFUSAL)
+    record = settings_of(reply.content, REFUSAL)
     return None if record is None else " ".join(str(record.get("reason", "no reason given")).split())[:500]
 
 

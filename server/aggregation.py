@@ -93,9 +93,10 @@ class Mean:
     def add(self, checked: Checked, reply: Message) -> None:
         """Fold an answer in."""
         content = reply.content
-        self._parameters.add(from_record(content.array_records[messages.ARRAYS]), checked.examples)
-        if self._base.buffers:
-            self._buffers.add(from_record(content.array_records[messages.BUFFERS]), checked.examples)
+        for mean, name in ((self._parameters, messages.ARRAYS), (self._buffers, messages.BUFFERS)):
+            record = messages.arrays_of(content, name)
+            if record is not None:
+                mean.add(from_record(record), checked.examples)
         self._metrics.add({messages.LOSS: np.asarray(checked.loss)}, checked.examples)
         self._examples += checked.examples
 
@@ -110,7 +111,9 @@ class Mean:
             }
         )
         mean = Message(content, reply_to=self._request)
-        return _aggregate(strategy, number, [mean]), self._buffers.take(self._base.buffers)
+        made = _aggregate(strategy, number, [mean])
+        content.clear()  # Strategies leave it in a circle of references; see `fl.messages.arrays_of`.
+        return made, self._buffers.take(self._base.buffers)
 
 
 class Everything:
@@ -129,8 +132,9 @@ class Everything:
 
     def add(self, checked: Checked, reply: Message) -> None:
         """Keep an answer."""
-        if self._base.buffers:
-            self._buffers.add(from_record(reply.content.array_records[messages.BUFFERS]), checked.examples)
+        buffers = messages.arrays_of(reply.content, messages.BUFFERS)
+        if buffers is not None:
+            self._buffers.add(from_record(buffers), checked.examples)
         self._replies.append(reply)
 
     def result(self, strategy: FedAvg, number: int) -> tuple[Arrays, Arrays]:

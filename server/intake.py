@@ -68,7 +68,7 @@ def check_training(reply: Message, base: ModelState, most_examples: float, *, in
         Rejected: it cannot be used.
     """
     content = reply.content
-    metrics = content.metric_records.get(messages.METRICS)
+    metrics = messages.metrics_of(content)
     if metrics is None:
         raise Rejected("returned an empty answer" if not content else "returned no metrics")
     losses = (messages.LOSS, *([messages.INITIAL_LOSS] if initial_loss else []))
@@ -80,8 +80,8 @@ def check_training(reply: Message, base: ModelState, most_examples: float, *, in
         raise Rejected(f"trained on {examples:g} examples")
     if examples > most_examples:
         raise Rejected(f"trained on {examples:g} examples and has {most_examples:g}")
-    norm = _change(content.array_records.get(messages.ARRAYS), base.arrays, "weights")
-    _change(content.array_records.get(messages.BUFFERS), base.buffers, "buffers")
+    norm = _change(messages.arrays_of(content, messages.ARRAYS), base.arrays, "weights")
+    _change(messages.arrays_of(content, messages.BUFFERS), base.buffers, "buffers")
     for value in (float(metrics[name]) for name in losses):  # type: ignore[arg-type]
         if not math.isfinite(value):
             raise Rejected(f"returned loss {value:g}", diverged=True)
