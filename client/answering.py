@@ -95,6 +95,8 @@ class Answering:
             reason = self._keep_back(job, reply, contract)
             if reason is not None:
                 reply = messages.refusal_reply(message, reason)
+            elif not reply.has_error():
+                reason = messages.read_refusal(reply)  # The training process knows the model, and may refuse too.
         else:
             reply = messages.refusal_reply(message, reason)
         if reason is not None:

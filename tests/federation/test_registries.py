@@ -10,7 +10,7 @@ pytestmark = pytest.mark.federation
 
 
 @pytest.fixture(scope="module")
-def _village(tmp_path_factory, materials):
+def village(tmp_path_factory, materials):
     """Another federation with one hospital, at another port."""
     with cleaned(Federation(tmp_path_factory.mktemp("village"), materials)) as found:
         found.start_hospital("doctor").wait_for("waiting for it")
@@ -47,16 +47,16 @@ def check(first, second, version):
     assert second.json["hospitals"], "its rounds were done"
 
 
-def test_of_two_jobs_at_once_one_registers(crowd, _village, registry, tmp_path):
+def test_of_two_jobs_at_once_one_registers(crowd, village, registry, tmp_path):
     # The first versions of a model, and later ones.
     for version in (1, 2):
-        check(*two_at_once(crowd, _village, registry, tmp_path / f"go-{version}"), version)
+        check(*two_at_once(crowd, village, registry, tmp_path / f"go-{version}"), version)
         assert registry.versions() == list(range(1, version + 1))
 
 
-def test_of_two_jobs_at_once_one_registers_at_a_server(crowd, _village, mlflow, tmp_path):
+def test_of_two_jobs_at_once_one_registers_at_a_server(crowd, village, mlflow, tmp_path):
     for version in (1, 2):
-        check(*two_at_once(crowd, _village, mlflow.uri, tmp_path / f"go-{version}"), version)
+        check(*two_at_once(crowd, village, mlflow.uri, tmp_path / f"go-{version}"), version)
         assert mlflow.registry.versions() == list(range(1, version + 1))
     # A version that was taken back leaves no alias behind: the champion is one that is there.
     assert mlflow.registry.rows("select version from registered_model_aliases") == [(2,)]

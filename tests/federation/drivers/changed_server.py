@@ -1,4 +1,4 @@
-"""A job of the global server to which the environment's BEHAVIOUR does one thing; `flops server round …` otherwise."""
+"""A job of the global server to which the environment's BEHAVIOUR does one thing; else `flops server round …`."""
 
 from __future__ import annotations
 
