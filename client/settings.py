@@ -51,7 +51,7 @@ class ClientSettings:
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a node to a command; `settle_client` checks them."""
-    path = click.Path(path_type=Path)
+    path = click.Path(path_type=Path, readable=False)  # What cannot be read is a row of check's table.
     for option in reversed(
         (
             click.option(
@@ -159,6 +159,22 @@ def parse_address(text: str) -> str:
             f"--server '{text}': write HOST or HOST:PORT, such as flops.example.org:8080, without https://"
         )
     return f"{match.group(1)}:{port}"
+
+
+def check_data(path: Path) -> None:
+    """Find out whether the examples can be read, without reading them.
+
+    Raises:
+        SettingsError: they cannot.
+    """
+    try:
+        if path.is_dir():
+            raise SettingsError(f"--data {path}: is a folder; name the file in it")
+        path.open("rb").close()
+    except FileNotFoundError as error:
+        raise SettingsError(f"--data {path}: no such file") from error
+    except OSError as error:
+        raise SettingsError(f"--data {path}: cannot be read: {error.strerror}") from error
 
 
 def read_ca(path: Path | None) -> bytes | None:

@@ -44,9 +44,8 @@ def _run(settings: ClientSettings) -> None:
     from client.node import STATE, Node
     from client.policy import read_policy
     from client.receipts import Receipts
-    from client.settings import read_ca
+    from client.settings import check_data, read_ca
     from client.worker import Worker, WorkerSettings
-    from fl.errors import SettingsError
     from fl.keys import fingerprint, read_private
     from fl.protocol import this_contract
     from fl.tasks import find_task
@@ -55,8 +54,7 @@ def _run(settings: ClientSettings) -> None:
     key, ca = read_private(settings.key), read_ca(settings.ca)
     if settings.policy is not None:
         read_policy(settings.policy)
-    if not settings.data.is_file():
-        raise SettingsError(f"--data {settings.data}: no such file")
+    check_data(settings.data)
     receipts = Receipts(settings.home / RECEIPTS)
     name = fingerprint(key.public_key())
     worker = Worker(WorkerSettings(settings.task, settings.schema, settings.data, name))

@@ -41,8 +41,12 @@ def read_examples(path: Path, task: Task) -> Dataset:
     """
     schema = task.schema
     known = (".npz",) if isinstance(schema, ArraySchema) else (".csv", ".parquet", ".npz")
-    if not path.exists():
-        raise DataError("no such file", file=path)
+    try:
+        size = path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError("no such file", file=path) from error
+    except OSError as error:  # Of its folder.
+        raise DataError(f"cannot be read: {error.strerror or error}", file=path) from error
     if path.is_dir() or path.suffix.lower() not in known:
         *others, last = known
         wanted = f"expected a {', '.join(others)} or {last} file" if others else f"expected a {last} file"
@@ -50,7 +54,7 @@ def read_examples(path: Path, task: Task) -> Dataset:
             shape = ", ".join(["examples", *(str(size) for size in schema.shape)])
             wanted = f"task '{task.name}' learns from arrays: {wanted} with arrays 'x' ({shape}) and 'y' (examples)"
         raise DataError(wanted, file=path)
-    if path.stat().st_size == 0:
+    if size == 0:
         raise DataError("the file is empty", file=path)
     if isinstance(schema, ArraySchema):
         return read_npz_arrays(path, schema)

@@ -195,6 +195,8 @@ def _read_parquet(path: Path) -> dict[str, Cells]:
     try:
         _unique(path, pyarrow.parquet.read_schema(path).names)
         table = pyarrow.parquet.read_table(path)
+    except PermissionError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}", file=path) from error
     except (pa.ArrowException, OSError) as error:
         raise DataError("not a Parquet file, or a damaged one", file=path) from error
     return {name: table.column(name).to_pylist() for name in table.column_names}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 TERMINATION = Path("/dev/termination-log")
 """Where Kubernetes reads a container's last words."""
 
-_PATH = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path, readable=False)  # What cannot be read is an outcome too, and told as one.
 
 
 @click.command(
