@@ -31,7 +31,8 @@ def round_overhead(clients: int, rounds: int = 20) -> float:
     from fl.tasks.digits import digits
     from fl.training import Evaluation, TrainResult
     from server.app import create_server_app
-    from server.rounds import Federation, Plan
+    from server.plan import Plan
+    from server.rounds import Federation
     from server.simulation.local import run_local
     from server.strategies import find_strategy, make_strategy
 

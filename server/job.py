@@ -19,7 +19,9 @@ from fl.console import count
 from fl.errors import FlopsError, SettingsError
 from fl.protocol import contract_entries, this_contract
 from server.outcome import FAILED, REGISTERED, SKIPPED, Outcome
-from server.rounds import Federation, Joining, LeftOut, Plan, TooFewHospitals
+from server.plan import Joining, Plan
+from server.records import LeftOut, TooFewHospitals
+from server.rounds import Federation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +32,8 @@ if TYPE_CHECKING:
     from fl.model import ModelState
     from server.admission import Hospital
     from server.recording import Recorder
+    from server.records import RoundRecord
     from server.registry import ModelVersion
-    from server.rounds import RoundRecord
     from server.settings import FederationSettings, Place
 
 RECORD_SECONDS = 60.0

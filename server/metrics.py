@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from server.registry_names import metric_path
 
 if TYPE_CHECKING:
-    from server.rounds import RoundRecord
+    from server.records import RoundRecord
 
 
 def hospital_metric(hospital: str, metric: str) -> str:

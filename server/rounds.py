@@ -11,7 +11,7 @@ import math
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -29,16 +29,19 @@ from server.aggregation import Everything, Mean
 from server.exchange import Answer, exchange
 from server.grid import ChosenNodes
 from server.intake import Checked, NormJudge, Rejected, check_description, check_evaluation, check_training
+from server.plan import cohort_size
+from server.records import LeftOut, RoundRecord, TooFewHospitals, pool_evaluations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from flwr.serverapp import Grid
     from flwr.serverapp.strategy import FedAvg
 
     from fl.messages import SiteDescription
-    from fl.tasks.base import Hyperparameters, Task
     from server.aggregation import Aggregation
+    from server.plan import Plan
+    from server.records import Observer
 
 
 _POLL_SECONDS = 0.02
@@ -46,119 +49,6 @@ _POLL_SECONDS = 0.02
 _Read = TypeVar("_Read")
 
 _log = logging.getLogger("flops.server")
-
-
-@dataclass(frozen=True)
-class RoundRecord:
-    """What one round gave.
-
-    Attributes:
-        round: from 1.
-        train_loss: each participating site's mean training loss.
-        evaluation: over all sites' hold-out data together.
-        sites: each site's own evaluation.
-        train_seconds: from the first weights sent to the aggregate.
-        seconds: the whole round, evaluation included.
-        examples: how many examples each participating site trained on.
-    """
-
-    round: int
-    train_loss: Mapping[str, float]
-    evaluation: Evaluation
-    sites: Mapping[str, Evaluation]
-    train_seconds: float
-    seconds: float
-    examples: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A hospital that was asked and does not count.
-
-    Attributes:
-        hospital: its name.
-        step: what it was asked for, such as "round 2".
-        reason: what happened, to be read after its name.
-        refused: it answered that it will not, which is its right.
-    """
-
-    hospital: str
-    step: str
-    reason: str
-    refused: bool = False
-
-    def __str__(self) -> str:
-        """Say it in a line."""
-        if self.refused:
-            return f"refused by {self.hospital} in {self.step}: {self.reason}"
-        return f"{self.hospital} is left out of {self.step}: it {self.reason}"
-
-
-class TooFewHospitals(FlopsError):  # noqa: N818 - a state, not a mistake
-    """Fewer hospitals than needed came before the first round."""
-
-
-class Observer(Protocol):
-    """Is told what happens; may raise to stop the rounds."""
-
-    def joined(self, sites: Sequence[SiteDescription]) -> None:
-        """All hospitals have described themselves."""
-
-    def round_done(self, record: RoundRecord) -> None:
-        """A round is complete."""
-
-
-@dataclass(frozen=True)
-class Joining:
-    """How long to wait for hospitals.
-
-    Attributes:
-        timeout: seconds until there must be enough.
-        grace: once there are enough, seconds without a newcomer after which the rounds begin.
-        expected: how many may come; when all are here nobody is waited for. None where that is not known.
-    """
-
-    timeout: float = 3600.0
-    grace: float = 0.0
-    expected: int | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What to do in a job.
-
-    Attributes:
-        task: what is learned.
-        rounds: how many federated rounds.
-        hyperparameters: how hospitals train.
-        fraction: the part of the hospitals that trains in a round, above 0 to 1; at least one does.
-        seed: fixes who is chosen and how they shuffle.
-        settle_statistics: ask for column sums and derive the model's statistics; for the very first weights.
-        hospitals: how many must train, in every round.
-        timeout: seconds to wait for a round's answers, and again for its evaluation.
-        joining: how long to wait for hospitals.
-        tolerant: go on without hospitals that fail, as long as there are enough; else the first failure ends it.
-        norm_ratio: how many times the median of the others' a hospital's change may be.
-        entries: what every message says besides, such as the contract.
-    """
-
-    task: Task
-    rounds: int
-    hyperparameters: Hyperparameters
-    fraction: float = 1.0
-    seed: int = 0
-    settle_statistics: bool = False
-    hospitals: int = 1
-    timeout: float = 3600.0
-    joining: Joining = Joining()
-    tolerant: bool = False
-    norm_ratio: float = math.inf
-    entries: Mapping[str, str | int] = field(default_factory=dict)
-
-
-def cohort_size(sites: int, fraction: float) -> int:
-    """Return how many of the sites take part in a round."""
-    return max(1, round(sites * fraction))
 
 
 @dataclass
@@ -482,20 +372,3 @@ class Federation:
 
 class _Ignored(Exception):  # noqa: N818 - never leaves this module
     """An answer was left out."""
-
-
-def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:
-    """Combine sites' evaluations as if their examples were one data set; sites without examples are left out."""
-    counted = [e for e in evaluations if e.examples]
-    total = sum(e.examples for e in counted)
-    if not total:
-        return Evaluation(0, float("nan"), {})
-
-    def mean(values: Iterable[float]) -> float:
-        return sum(v * e.examples for v, e in zip(values, counted, strict=True)) / total
-
-    return Evaluation(
-        total,
-        mean(e.loss for e in counted),
-        {name: mean(e.metrics[name] for e in counted) for name in counted[0].metrics},
-    )

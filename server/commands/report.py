@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fl.training import Evaluation
-    from server.rounds import RoundRecord
+    from server.records import RoundRecord
     from server.simulation.outcome import Outcome
 
 LISTED = 12

@@ -10,7 +10,8 @@ import numpy as np
 from fl import messages
 from fl.training import TrainRequest
 from server.app import create_server_app
-from server.rounds import Federation, Plan
+from server.plan import Plan
+from server.rounds import Federation
 from server.strategies import make_strategy
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from fl.data.dataset import Site
     from fl.model import ModelState
     from fl.tasks.base import Task
+    from server.records import Observer
     from server.registry import ModelVersion
-    from server.rounds import Observer
     from server.simulation.settings import RunSettings
 
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from fl.data.dataset import Site
     from fl.model import ModelState
     from fl.tasks.base import Task
+    from server.records import RoundRecord
     from server.registry import ModelVersion
-    from server.rounds import RoundRecord
     from server.simulation.compare import Comparison
     from server.simulation.settings import RunSettings
 

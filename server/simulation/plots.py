@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from fl.data.dataset import Site
-    from server.rounds import RoundRecord
+    from server.records import RoundRecord
     from server.simulation.compare import Comparison
 
 FEDERATED, POOLED, ALONE = "#0b6fb8", "#3a3a3a", "#c4561a"

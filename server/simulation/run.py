@@ -15,7 +15,7 @@ from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
 from fl.training.threads import suitable_threads, thread_count
 from server.metrics import hospital_metric, round_metrics
-from server.rounds import cohort_size
+from server.plan import cohort_size
 from server.simulation.compare import compare, passes
 from server.simulation.federate import make_federation, run_engine
 from server.simulation.outcome import Outcome
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from fl.messages import SiteDescription
     from fl.model import ModelState
     from fl.tasks.base import Task
+    from server.records import RoundRecord
     from server.registry import ModelVersion, Registry, RunLog
-    from server.rounds import RoundRecord
     from server.simulation.compare import Comparison
     from server.simulation.settings import RunSettings
 

@@ -42,6 +42,14 @@ MAX_BODY = 8 * 2**20
 AT_ONCE = 4
 """How many requests are worked on at the same time, waiting ones not counted."""
 
+PIECES_AT_ONCE = 12
+"""How many pieces of models are held in memory on their way in or out; others wait in their hospitals."""
+
+ROOM_SECONDS = 5.0
+"""How long a piece waits for that at most."""
+
+_PIECES = ("/v1/fleet/push-object", "/v1/fleet/pull-object")
+
 BODY_SECONDS = 60.0
 """How long a request's body may take to arrive."""
 
@@ -61,6 +69,7 @@ class Guard:
     def __init__(self, app: ASGIApp, board: Board) -> None:
         self._app, self._board = app, board
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._rooms = asyncio.Semaphore(PIECES_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection's event, as ASGI says."""
@@ -79,6 +88,26 @@ class Guard:
         if not self._board.knows(dict(scope["headers"]).get(_KEY_HEADER, b"")):
             await _answer(send, 403)
             return
+        if path not in _PIECES:
+            await self._serve(scope, receive, send)
+            return
+        entered = await self._enter()
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            if entered:
+                self._rooms.release()
+
+    async def _enter(self) -> bool:
+        """Wait until a piece of a model may be held in memory; not for ever, lest slow hospitals keep others out."""
+        try:
+            await asyncio.wait_for(self._rooms.acquire(), ROOM_SECONDS)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
         try:
             body = await asyncio.wait_for(_read_body(receive), BODY_SECONDS)
         except TimeoutError:
@@ -91,8 +120,20 @@ class Guard:
         if path == "/v1/fleet/pull-messages":  # Waits for work, most of the time.
             await self._app(scope, replay, send)
             return
+        last: list[Message] = []
+
+        async def keep_last(event: Message) -> None:
+            if event["type"] == "http.response.body" and not event.get("more_body", False):
+                last.append({"type": "http.response.body", "body": b"", "more_body": False})
+                event = {**event, "more_body": True}
+            await send(event)
+
         async with self._places:
-            await self._app(scope, replay, send)
+            await self._app(scope, replay, keep_last)
+        for (
+            event
+        ) in last:  # Waits until what was sent before is on its way; a slow receiver holds no place meanwhile.
+            await send(event)
 
 
 async def _read_body(receive: Receive) -> bytes | None:

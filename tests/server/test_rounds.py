@@ -19,7 +19,9 @@ from fl.tasks.base import Hyperparameters
 from fl.training import Evaluation, TrainResult
 from fl.training.sequential import SequentialTrainer
 from server.app import create_server_app
-from server.rounds import Federation, Plan, cohort_size, pool_evaluations
+from server.plan import Plan, cohort_size
+from server.records import pool_evaluations
+from server.rounds import Federation
 from server.simulation.local import run_local
 from server.strategies import STRATEGIES, find_strategy, make_strategy, parse_options
 
