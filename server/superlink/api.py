@@ -42,10 +42,10 @@ MAX_BODY = 8 * 2**20
 AT_ONCE = 4
 """How many requests are worked on at the same time, waiting ones not counted."""
 
-PIECES_AT_ONCE = 12
+PIECES_AT_ONCE = 8
 """How many pieces of models are held in memory on their way in or out; others wait in their hospitals."""
 
-ROOM_SECONDS = 5.0
+ROOM_SECONDS = 15.0
 """How long a piece waits for that at most."""
 
 _PIECES = ("/v1/fleet/push-object", "/v1/fleet/pull-object")
