@@ -28,6 +28,10 @@ NAMES = ("east", "north", "south", "west")
 """The hospitals that behave; each has its own data."""
 
 
+CONFIG = {"task": "digits", "join_timeout": 80.0, "join_grace": 80.0, "training": {"local_epochs": 1}}
+"""What jobs are told unless a test says otherwise: all hospitals that are listed are waited for."""
+
+
 class WaitedTooLongError(AssertionError):
     """What was waited for did not happen."""
 
@@ -301,7 +305,7 @@ class Federation:
         allowed = hospitals if isinstance(hospitals, Path) else self.allow_list(hospitals)
         self._jobs += 1
         file = self.folder / f"federation-{self._jobs}.toml"
-        file.write_text(toml({"task": "digits", "training": {"local_epochs": 1}, **config}))
+        file.write_text(toml({**CONFIG, **config}))
         tls = tls or self.tls
         job = Job(
             [

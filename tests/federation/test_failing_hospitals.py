@@ -24,7 +24,7 @@ def test_a_round_ends_without_those_who_are_killed_silent_or_failing(crowd, regi
     killed = crowd.start_hospital("killed", "slow=600")
     silent = crowd.start_hospital("silent", "slow=600")
     crowd.start_hospital("failing", "fails")
-    started = crowd.start_job(registry, [*NAMES, "killed", "silent", "failing"], min_hospitals=4, round_deadline=10.0)
+    started = crowd.start_job(registry, [*NAMES, "killed", "silent", "failing"], min_hospitals=4, round_deadline=12.0)
     killed.wait_for("training begins")
     killed.kill_tree()
     silent.wait_for("training begins")
@@ -32,8 +32,8 @@ def test_a_round_ends_without_those_who_are_killed_silent_or_failing(crowd, regi
     assert ended.code == 0, ended.log
     assert ended.hospitals == list(NAMES)
     assert ended.left_out("failing") == ["failed: RuntimeError; the hospital's own log and receipts say more"]
-    assert ended.left_out("silent")[0] == "did not answer within 10 s"
-    assert ended.left_out("killed")[0] == "did not answer within 10 s"
+    assert ended.left_out("silent")[0] == "did not answer within 12 s"
+    assert ended.left_out("killed")[0] == "did not answer within 12 s"
     assert {row["step"] for row in ended.json["left_out"]} <= {"round 1", "the evaluation of round 1"}
     assert registry.versions() == [1]
     # The silent one stops what nobody waits for, and waits for the next server.
@@ -44,7 +44,7 @@ def test_a_round_ends_without_those_who_are_killed_silent_or_failing(crowd, regi
 
 def test_a_training_process_that_dies_costs_one_answer(federation, registry):
     hospital = federation.start_hospital("east", "slow=2")
-    job = federation.start_job(registry, ["east", "north"], min_hospitals=1, rounds=3, join_timeout=60.0)
+    job = federation.start_job(registry, ["east", "north"], min_hospitals=1, rounds=3)
     federation.start_hospital("north")
     hospital.wait_for("training begins")
     os.kill(hospital.training_process(), signal.SIGKILL)

@@ -47,10 +47,10 @@ def test_wrong_answers_are_left_out_and_change_nothing(crowd, registry, tmp_path
     wrong = {"mallory": train[::2] + evaluate[::2], "trudy": train[1::2] + evaluate[1::2]}
     for name, replies in wrong.items():
         crowd.start_hospital(name, f"replies={','.join(replies)}", env={"MARKER": str(marker)})
-    crowd.start_hospital("broken", "nan")
+    crowd.start_hospital("faulty", "nan")
     rounds = len(train) // 2
     config = {"rounds": rounds, "min_hospitals": 4}
-    ended = crowd.run_job(registry, [*NAMES, *wrong, "broken"], **config)
+    ended = crowd.run_job(registry, [*NAMES, *wrong, "faulty"], **config)
     assert ended.code == 0, ended.log
     assert ended.hospitals == list(NAMES), ended.log
     assert {h["rounds"] for h in ended.json["hospitals"]} == {rounds}
@@ -60,7 +60,7 @@ def test_wrong_answers_are_left_out_and_change_nothing(crowd, registry, tmp_path
             assert TRAIN[reply] in told[name, f"round {number}"], reply
         for number, reply in enumerate(filter(EVALUATE.get, replies), start=1):
             assert EVALUATE[reply] in told[name, f"the evaluation of round {number}"], reply
-    assert ended.left_out("broken") == ["returned weights that are not finite"] * rounds
+    assert ended.left_out("faulty") == ["returned weights that are not finite"] * rounds
     assert not marker.exists()
     # Once more, and without the three: the weights are the same.
     other = Registry(tmp_path / "other", tables)
@@ -71,7 +71,7 @@ def test_wrong_answers_are_left_out_and_change_nothing(crowd, registry, tmp_path
     assert list(ours) == list(theirs)
     assert all(np.allclose(ours[name], theirs[name], atol=1e-6) for name in ours)
     # What was wrong stands in the hospital's own receipts too.
-    receipts = [entry for entry in crowd.receipts("broken") if entry["kind"] == "train"]
+    receipts = [entry for entry in crowd.receipts("faulty") if entry["kind"] == "train"]
     assert [entry["round"] for entry in receipts] == list(range(1, rounds + 1))
     assert {array["norm"] for entry in receipts for array in entry["sent"]} == {"nan"}
 
