@@ -126,10 +126,10 @@ def run_job(settings: FederationSettings, place: Place, allowed: Iterable[Hospit
     Raises:
         SettingsError: the settings cannot be used; found before any hospital is asked.
     """
-    from server.heap import return_large_pieces
+    from server.heap import share_heaps
     from server.superlink import SuperLink, TlsFiles
 
-    return_large_pieces()
+    share_heaps()
     started = time.monotonic()
     allowed = tuple(allowed)
     tls = None if place.certificate is None or place.key is None else TlsFiles(place.certificate, place.key)
