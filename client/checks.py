@@ -6,6 +6,7 @@ another failed is skipped, and says so.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ def _check(what: str, look: Callable[[], str]) -> Check:
     except FlopsError as error:
         return Check(what, FAILED, str(error))
     except OSError as error:
-        return Check(what, FAILED, str(error.strerror or error))
+        return Check(what, FAILED, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
 
 
 def _task(settings: ClientSettings) -> str:
@@ -106,6 +107,11 @@ def _receipts(settings: ClientSettings) -> str:
     from client.home import RECEIPTS
 
     path = settings.home / RECEIPTS
+    there = next(
+        folder for folder in (settings.home.absolute(), *settings.home.absolute().parents) if folder.exists()
+    )
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise FlopsError(f"{settings.home}: cannot be written by this user; a node keeps its receipts there")
     if not path.exists():
         raise _Skip("none yet")
     found = verify(path)

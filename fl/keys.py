@@ -136,14 +136,14 @@ def read_private(path: Path) -> ec.EllipticCurvePrivateKey:
             kind without a passphrase.
     """
     data = _read(path)
+    if b"PUBLIC KEY-----" in data or data.lstrip().startswith((b"ecdsa-", b"ssh-")):
+        raise SettingsError(f"key {path}: this is a public key; name the private key's file instead")
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & (stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
         raise SettingsError(
             f"key {path}: others than its owner can read or change it (mode {mode:04o}); run chmod 600 {path}, or in "
             "Kubernetes set the volume's defaultMode to 0440"
         )
-    if b"PUBLIC KEY-----" in data or data.lstrip().startswith((b"ecdsa-", b"ssh-")):
-        raise SettingsError(f"key {path}: this is a public key; name the private key's file instead")
     openssh = b"BEGIN OPENSSH PRIVATE KEY" in data
     load = serialization.load_ssh_private_key if openssh else serialization.load_pem_private_key
     try:

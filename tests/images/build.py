@@ -86,6 +86,7 @@ def build_image(
     tag: str,
     *,
     appended: Mapping[str, str] | None = None,
+    revision: str | None = None,
 ) -> tuple[Image, str]:
     """Build one side's image from the last commit.
 
@@ -96,6 +97,7 @@ def build_image(
         wheels: all libraries.
         tag: the new image's name.
         appended: text to add to the end of files, by path: a change of code.
+        revision: what the image says of its commit; default: the truth.
 
     Returns:
         The image and what the build printed.
@@ -103,7 +105,7 @@ def build_image(
     arguments = {
         "BASE_IMAGE": base,
         "PIP_FLAGS": "--no-index",
-        "REVISION": commit(),
+        "REVISION": revision or commit(),
         "CREATED": commit_date(),
         "VERSION": tomllib.loads(committed("pyproject.toml").decode())["project"]["version"],
     }

@@ -10,6 +10,8 @@ import pytest
 
 from tests.images.base import MissingPartError, make_base
 from tests.images.build import build_image, collect_wheels
+from tests.images.federation import Federation, Tracker
+from tests.images.network import network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,3 +59,23 @@ def server_image(docker_client: DockerClient, base_image: str, wheels: Path) -> 
 def client_image(docker_client: DockerClient, base_image: str, wheels: Path) -> Image:
     """A hospital's image."""
     return build_image(docker_client, "client", base_image, wheels, "flops-test-client:latest")[0]
+
+
+@pytest.fixture(scope="session")
+def federation(
+    docker_client: DockerClient, server_image: Image, client_image: Image, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Federation]:
+    """A network, a model registry that is reached from it, certificates and data; no hospitals yet."""
+    folder = tmp_path_factory.mktemp("federation")
+    with network(docker_client) as net:
+        net.reload()
+        (place,) = net.attrs["IPAM"]["Config"]
+        tracker = Tracker(folder, place["Gateway"])
+        try:
+            images = {"server": str(server_image.id), "client": str(client_image.id)}
+            made = Federation(docker_client, images, net, folder, tracker)
+            made.prepare()  # Meanwhile the registry starts.
+            tracker.wait()
+            yield made
+        finally:
+            tracker.stop()

@@ -38,6 +38,10 @@ class Box:
         """Return all it printed so far."""
         return str(self.container.logs().decode(errors="replace"))
 
+    def output(self, *, errors: bool = False) -> str:
+        """Return what it printed on standard output alone, or on standard error alone."""
+        return str(self.container.logs(stdout=not errors, stderr=errors).decode(errors="replace"))
+
     def state(self) -> dict[str, Any]:
         """Return Docker's record of it now: Status, StartedAt, Health where the image has a check, …"""
         self.container.reload()
@@ -138,6 +142,7 @@ def container(
             "tmpfs": {"/tmp": "mode=1777"},  # noqa: S108 - the container's own
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges"],
+            "dns_opt": ["timeout:2", "attempts:1"],  # No name server is reached that knows other names.
             "environment": {**(environment or {})},
             "mounts": mounts,
             "labels": LABELS,
