@@ -87,6 +87,7 @@ WRONG = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("what", WRONG)
 def test_a_wrong_file_is_named_with_its_key(what, tmp_path, flops, materials):
     values, problem = WRONG[what]
@@ -132,6 +133,7 @@ PLACES = {
 }
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("what", PLACES)
 def test_a_wrong_place_is_named(what, tmp_path, flops, materials):
     changed, problem = PLACES[what]
