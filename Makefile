@@ -42,8 +42,9 @@ types: $(VENV)/.dev
 layers: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## Measure speed against a hand-written loop and Flower on Ray
+bench: $(VENV)/.dev ## Measure speed against a hand-written loop, Flower on Ray and Flower's own deployment
 	$(BIN)/python benchmarks/simulation.py
+	$(BIN)/python benchmarks/deployment.py
 
 clean: ## Remove the environment and caches; never a registry or results
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 HERE = Path(__file__).parent
-PATIENCE = 170.0
+PATIENCE = 400.0
 """Seconds after which whatever is waited for counts as failed."""
 
 
