@@ -1,4 +1,4 @@
-"""Where a hospital's node keeps what is its own: key and receipts."""
+"""Where a hospital's node keeps what is its own: key, receipts, state."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ HOME_VARIABLE = "FLOPS_CLIENT_HOME"
 
 KEY = "node.key"
 RECEIPTS = "receipts.jsonl"
+STATE = "state.json"
 
 
 def home() -> Path:

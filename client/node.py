@@ -25,7 +25,6 @@ TCP handshake; a server must be found within three seconds of its start."""
 REFUSED_PAUSE = 2.0
 """Seconds between two tries at a server that does not let this node in: the next one may, and may come soon."""
 
-STATE = "state.json"
 STATE_SECONDS = 10.0
 """How often the state file is renewed while all is well."""
 

@@ -31,8 +31,8 @@ def health(home: Path | None, as_json: bool) -> int:
     import json
     from datetime import UTC, datetime
 
+    from client.home import STATE
     from client.home import home as default_home
-    from client.node import STATE
     from fl.errors import FlopsError
 
     path = (home or default_home()) / STATE

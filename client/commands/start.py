@@ -39,9 +39,9 @@ def start(context: click.Context, /, as_json: bool, **options: Any) -> int:
 
 def _run(settings: ClientSettings) -> None:
     from client.answering import Answering
-    from client.home import RECEIPTS
+    from client.home import RECEIPTS, STATE
     from client.link import Link
-    from client.node import STATE, Node
+    from client.node import Node
     from client.policy import read_policy
     from client.receipts import Receipts
     from client.settings import check_data, read_ca

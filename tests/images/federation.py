@@ -41,6 +41,14 @@ PATIENCE = 240.0
 
 MODEL = "flops-digits"
 
+QUICK = """
+import sys
+from fl.cli import main
+code = main(sys.argv[1:])
+print(code, *sorted({"flwr", "numpy", "torch", "mlflow"} & {*sys.modules}))
+"""
+"""Runs a command and says which of the heavy libraries it imported: a health check runs for ever."""
+
 _LIMITS: dict[str, Any] = {"tmpfs": {"/tmp": "size=64m,mode=1777"}, "pids_limit": 256}  # noqa: S108
 _NODE: dict[str, Any] = {**_LIMITS, "mem_limit": "2g", "memswap_limit": "2g", "nano_cpus": 2 * 10**9}
 _JOB: dict[str, Any] = {**_LIMITS, "mem_limit": "1g", "memswap_limit": "1g"}

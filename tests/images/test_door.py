@@ -9,7 +9,7 @@ import pytest
 from flwr.supercore.routers.runtime.router import router as runtime
 from flwr.superlink.routers.control.router import router as control
 
-from tests.images.federation import PATIENCE
+from tests.images.federation import PATIENCE, QUICK
 from tests.images.network import container
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
@@ -94,6 +94,8 @@ def test_a_hospital_that_is_not_listed_is_refused(federation, job):
 
 def test_a_job_that_waits_is_healthy(job):
     assert job.box.execute("flops", "server", "health") == (0, "port 8080 answers 200\n")
+    code, printed = job.box.execute("python", "-c", QUICK, "server", "health")
+    assert (code, printed.splitlines()[-1]) == (0, "0")
     end = time.monotonic() + PATIENCE
     while (health := job.box.state()["Health"])["Status"] == "starting" and time.monotonic() < end:
         time.sleep(1)

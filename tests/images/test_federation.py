@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.images.build import build_image, commit
-from tests.images.federation import MODEL, NAMES, PATIENCE
+from tests.images.federation import MODEL, NAMES, PATIENCE, QUICK
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
 
@@ -191,3 +191,5 @@ def test_a_hospital_without_a_server_is_healthy(waiting):
     assert health["Status"] == "healthy", health
     assert health["FailingStreak"] == 0
     assert "waiting" in health["Log"][-1]["Output"]
+    code, printed = waiting.execute("python", "-c", QUICK, "client", "health")
+    assert (code, printed.splitlines()[-1]) == (0, "0")
