@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -253,6 +254,7 @@ class Workplace:
 @contextmanager
 def workplace(folder: Path, hospitals: int) -> Iterator[Workplace]:
     """Make a workplace; all processes are stopped at its end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # Or what was started would live on.
     place = Workplace(folder, hospitals)
     try:
         yield place
