@@ -22,6 +22,7 @@ class Answer:
         problem: where none came, what happened, to be read after the hospital's name.
         reload: reads the reply once more, where the grid can: then it need not be held in memory.
         drop: says that the reply is not needed any more.
+        anew: the hospital was started anew; it is there, and can be asked again.
     """
 
     node: int
@@ -29,6 +30,7 @@ class Answer:
     problem: str = ""
     reload: Callable[[], Message] | None = None
     drop: Callable[[], None] = field(default=lambda: None)
+    anew: bool = False
 
     def release(self) -> None:
         """Let go of a reply that can be read again."""

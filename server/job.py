@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from server.records import LeftOut, TooFewHospitals
 from server.rounds import Federation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from flwr.serverapp import Grid
 
@@ -41,6 +41,8 @@ RECORD_SECONDS = 60.0
 
 STOPPED_SECONDS = 12.0
 """How long it is tried after SIGTERM: a pod is killed 20 seconds after it."""
+
+_Result = TypeVar("_Result")
 
 _log = logging.getLogger("flops.server")
 
@@ -176,7 +178,7 @@ def _run(
     parent, state = recorder.parent()
     _log.info("%s", f"from {settings.model} version {parent.version}" if parent else "from the task's first weights")
     # 2. The rounds.
-    reason = _train(settings, names, expected, grid, progress, parent, state)
+    reason = _train(settings, names, expected, grid, progress, parent, state, stop)
     stop.hurry_only()
     close()  # Hospitals need not wait for the registry.
     if progress.state is None:
@@ -193,6 +195,7 @@ def _train(
     progress: Progress,
     parent: ModelVersion | None,
     state: ModelState,
+    stop: Stop,
 ) -> str:
     """Run the rounds; returns why they ended early, or nothing. What is complete is in the progress."""
     from flwr.app import Context, RecordDict
@@ -222,6 +225,7 @@ def _train(
             raise
         return f"ended after {len(progress.history)} of {settings.rounds} rounds: {error}"
     except KeyboardInterrupt:
+        stop.asked.set()
         return f"stopped after {len(progress.history)} of {settings.rounds} rounds"
     return ""
 
@@ -252,8 +256,11 @@ def _record(recorder: Recorder, progress: Progress, parent: ModelVersion | None,
     if progress.state is None:
         raise ValueError("there is no complete round")
     try:
-        made, champion, gate = recorder.record(
-            progress, parent, lambda: STOPPED_SECONDS if stop.asked.is_set() else RECORD_SECONDS
+        made, champion, gate = _within(
+            stop,
+            lambda: recorder.record(
+                progress, parent, lambda: STOPPED_SECONDS if stop.asked.is_set() else RECORD_SECONDS
+            ),
         )
     except FlopsError as error:
         return Outcome(FAILED, str(error))
@@ -267,3 +274,31 @@ def _record(recorder: Recorder, progress: Progress, parent: ModelVersion | None,
         metrics={"loss": last.loss, **last.metrics} if last.examples else {},
         champion=champion,
     )
+
+
+def _within(stop: Stop, work: Callable[[], _Result]) -> _Result:
+    """Do work in a thread of its own; once the job is told to stop, it has little time left.
+
+    A registry that accepts connections and never answers would hold the job for longer than a pod has.
+    """
+    done: list[_Result] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True, name="registry")
+    thread.start()
+    told: float | None = None
+    while thread.is_alive():
+        thread.join(0.1)
+        if stop.asked.is_set():
+            told = told or time.monotonic()
+            if time.monotonic() - told > STOPPED_SECONDS:
+                raise FlopsError("stopped while the model registry did not answer; look whether it has a new version")
+    if failed:
+        raise failed[0]
+    return done[0]

@@ -76,6 +76,7 @@ class Federation:
     on_left_out: Callable[[LeftOut], None] = lambda _: None
     _sites: dict[int, SiteDescription] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
+    _silent: set[int] = field(default_factory=set)
     _settled: bool = False
 
     def run(self, grid: Grid) -> ModelState:
@@ -94,6 +95,7 @@ class Federation:
             # 2. Whom to ask in this round.
             if number > 1 and self.plan.tolerant:
                 self._admit(grid)
+            self._silent.clear()
             chosen = self._choose(number)
             # 3. Weights out, local training, weights back: each answer checked and folded in as it comes.
             aggregation, used = self._train(grid, number, chosen)
@@ -134,7 +136,7 @@ class Federation:
             all_here = joining.expected is not None and len(self._asked) >= joining.expected
             if enough and (all_here or timed_out or time.monotonic() - newest >= joining.grace):
                 break
-            if timed_out:
+            if timed_out or (all_here and self.plan.tolerant):  # Nobody is left to come.
                 wanted = count(self.plan.hospitals, "hospital")
                 raise TooFewHospitals(
                     f"{self._trainers()} of {wanted} came within {joining.timeout:g} s: {self._who_came()}"
@@ -292,7 +294,9 @@ class Federation:
         config = ConfigRecord({**self.plan.entries, "server-round": number})
         content = RecordDict({**messages.state_records(state), messages.CONFIG: config})
         step = f"the evaluation of round {number}"
-        requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in self._sites]
+        # Who kept silent in training is not waited for once more.
+        asked = [node for node in self._sites if node not in self._silent]
+        requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in asked]
         if self.plan.tolerant:
 
             def read(reply: Message) -> Evaluation:
@@ -336,6 +340,9 @@ class Federation:
         """Return an answer's reply if it is a result; raises `_Ignored` when it is left out."""
         reply, node = answer.message, answer.node
         if reply is None:
+            self._silent.add(node)
+            if answer.anew:
+                self._asked.discard(node)
             self._leave_out(node, step, answer.problem)
         elif reply.has_error():
             self._leave_out(node, step, f"failed: {reply.error.reason}", str(reply.error.reason))

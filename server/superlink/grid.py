@@ -152,7 +152,9 @@ class LinkGrid(Grid):
                 return Answer(node, None, f"returned an answer that cannot be read: {type(error).__name__}")
         if message_id in board.lost:
             self._forget(message_id)
-            return Answer(node, None, "lost the message: it was started anew, or could not send its answer")
+            return Answer(
+                node, None, "lost the message: it was started anew, or could not send its answer", anew=True
+            )
         if gone:
             self._forget(message_id)
             return Answer(node, None, "is gone: it signed off, or nothing was heard of it for a minute")
