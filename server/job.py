@@ -128,10 +128,11 @@ def run_job(settings: FederationSettings, place: Place, allowed: Iterable[Hospit
     Raises:
         SettingsError: the settings cannot be used; found before any hospital is asked.
     """
-    from server.heap import share_heaps
+    from server.heap import share_heaps, small_tls_buffers
     from server.superlink import SuperLink, TlsFiles
 
     share_heaps()
+    small_tls_buffers()
     started = time.monotonic()
     allowed = tuple(allowed)
     tls = None if place.certificate is None or place.key is None else TlsFiles(place.certificate, place.key)

@@ -39,16 +39,20 @@ if TYPE_CHECKING:
 MAX_BODY = 8 * 2**20
 """The most bytes a request may have. Arrays travel in pieces of a megabyte; a list of a large model's pieces fits."""
 
-AT_ONCE = 4
-"""How many requests are worked on at the same time, waiting ones not counted."""
+AT_ONCE = 2
+"""How many requests are worked on at the same time, waiting ones not counted. More would not be quicker: they are
+Python's, and each holds some copies of a piece of a model."""
 
-PIECES_AT_ONCE = 8
+PIECES_AT_ONCE = 4
 """How many pieces of models are held in memory on their way in or out; others wait in their hospitals."""
 
 ROOM_SECONDS = 15.0
 """How long a piece waits for that at most."""
 
 _PIECES = ("/v1/fleet/push-object", "/v1/fleet/pull-object")
+
+PART = 64 * 1024
+"""How many bytes of an answer are written at once."""
 
 BODY_SECONDS = 60.0
 """How long a request's body may take to arrive."""
@@ -120,20 +124,16 @@ class Guard:
         if path == "/v1/fleet/pull-messages":  # Waits for work, most of the time.
             await self._app(scope, replay, send)
             return
-        last: list[Message] = []
+        answer: list[Message] = []
 
-        async def keep_last(event: Message) -> None:
-            if event["type"] == "http.response.body" and not event.get("more_body", False):
-                last.append({"type": "http.response.body", "body": b"", "more_body": False})
-                event = {**event, "more_body": True}
-            await send(event)
+        async def collect(event: Message) -> None:
+            answer.append(event)
 
         async with self._places:
-            await self._app(scope, replay, keep_last)
-        for (
-            event
-        ) in last:  # Waits until what was sent before is on its way; a slow receiver holds no place meanwhile.
-            await send(event)
+            await self._app(scope, replay, collect)
+        # A slow receiver holds no place.
+        for event in answer:
+            await _send_in_parts(send, event)
 
 
 async def _read_body(receive: Receive) -> bytes | None:
@@ -148,6 +148,18 @@ async def _read_body(receive: Receive) -> bytes | None:
             return None
         if not event.get("more_body", False):
             return b"".join(parts)
+
+
+async def _send_in_parts(send: Send, event: Message) -> None:
+    """Send an event, a large body in parts, each when the one before is on its way.
+
+    A connection's buffers grow to the largest part that was ever written at once, and never shrink.
+    """
+    body = event.get("body", b"")
+    for start in range(0, max(len(body), 1), PART):
+        part = body[start : start + PART]
+        more = event.get("more_body", False) or start + PART < len(body)
+        await send({**event, "body": part, "more_body": more} if "body" in event else event)
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

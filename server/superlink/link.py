@@ -13,6 +13,7 @@ import uvicorn
 
 from fl.appbundle import NAME, VERSION, make_bundle
 from fl.errors import FlopsError, SettingsError
+from server.heap import give_back
 from server.superlink.api import create_api
 from server.superlink.board import Board
 from server.superlink.grid import LinkGrid
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from server.admission import Hospital
 
-_HEARTBEAT_SECONDS = 10.0
+_TURN_SECONDS = 0.2
+"""How often free memory is given back, and the run said to be alive."""
+
 _log = logging.getLogger("flops.server")
 
 
@@ -137,4 +140,5 @@ class SuperLink:
         ready.set()
         while not serving.done():
             self.board.keep_alive()
-            await asyncio.wait({serving}, timeout=_HEARTBEAT_SECONDS)
+            give_back()
+            await asyncio.wait({serving}, timeout=_TURN_SECONDS)
