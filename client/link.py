@@ -75,6 +75,9 @@ a word is noticed after so long."""
 PATIENCE_SECONDS = 120.0
 """How long a reply is tried to be delivered over a network that is cut."""
 
+REFUSED_SECONDS = 5.0
+"""The same where the machine answers that nobody listens there: the network is well, and the server has ended."""
+
 _Result = TypeVar("_Result")
 
 
@@ -251,7 +254,7 @@ class Link:
 
     def _insist(self, call: Callable[[], _Result]) -> _Result:
         """Call until the server answers; give up when it is gone for long, or is another one."""
-        deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.1
+        began, pause = time.monotonic(), 0.1
         while True:
             try:
                 return call()
@@ -261,7 +264,8 @@ class Link:
                 reason = error
             except httpx.TransportError as error:
                 reason = error  # type: ignore[assignment]
-            if time.monotonic() > deadline or self._left.is_set():
+            patience = REFUSED_SECONDS if _nobody_there(reason) else PATIENCE_SECONDS
+            if time.monotonic() - began > patience or self._left.is_set():
                 raise _gone(reason) from reason
             time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311 - jitter
             pause = min(2 * pause, 2.0)
@@ -290,6 +294,15 @@ def _refused(error: httpx.HTTPStatusError) -> FlopsError:
     if status >= 500 or status == 404:
         return ServerGone(f"HTTP status {status}")
     return NotAdmitted("the server does not know this key")
+
+
+def _nobody_there(error: BaseException | None) -> bool:
+    """Tell whether an error comes from a machine on which nobody listens."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _gone(error: BaseException) -> ServerGone:
