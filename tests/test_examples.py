@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "examples" / "federation.py"
 
@@ -52,6 +54,8 @@ def test_the_example_of_a_federations_file_has_every_key_with_its_default(tmp_pa
             assert float(value) == default[key], key
 
 
+@pytest.mark.quick
+@pytest.mark.federation
 def test_a_federation_of_processes_goes_on_from_its_last_version(tmp_path):
     for version, parent, receipts in ((1, "none", 3), (2, "1", 6)):
         process = _start(tmp_path, "--rounds", "1", "--port", "0")
@@ -68,6 +72,7 @@ def test_a_federation_of_processes_goes_on_from_its_last_version(tmp_path):
     assert "joined localhost" in (tmp_path / "flops-federation" / "hospital-3.log").read_text()
 
 
+@pytest.mark.federation
 def test_ctrl_c_ends_all_processes_of_the_federation(tmp_path):
     process = _start(tmp_path)
     assert process.stdout is not None
