@@ -104,7 +104,7 @@ class SettingsFile:
             if key not in self._known:
                 raise SettingsError(
                     f"{self.where}: unknown key '{self._prefix}{key}'{nearest(key, self._known)}; "
-                    f"known: {', '.join(sorted(self._known))}"
+                    f"known: {', '.join(sorted(set(self._known)))}"
                 )
         for inner in self._tables:
             inner.finish()
