@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from fl import __version__
@@ -83,7 +83,7 @@ def this_contract(task: Task, signature: str = "") -> Contract:
 
 def contract_entries(contract: Contract) -> dict[str, str | int]:
     """Write a contract as entries of a message's settings."""
-    plain = asdict(replace(contract))
+    plain = asdict(contract)
     release = plain.pop("release")
     return {_PREFIX + name: value for name, value in {**plain, **release}.items()}
 

@@ -10,16 +10,14 @@ import logging
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import numpy as np
 
 from fl.console import count
 from fl.errors import FlopsError, SettingsError
 from fl.protocol import contract_entries, this_contract
 from server.outcome import FAILED, REGISTERED, SKIPPED, Outcome
-from server.plan import Joining, Plan
+from server.plan import Joining, Plan, job_seed
 from server.records import LeftOut, TooFewHospitals
 from server.rounds import Federation
 
@@ -152,14 +150,12 @@ def run_job(settings: FederationSettings, place: Place, allowed: Iterable[Hospit
         outcome = Outcome(FAILED, "stopped before a round was complete; nothing is registered")
     finally:
         link.stop()
-    return Outcome(
-        **{
-            **vars(outcome),
-            "model": settings.model,
-            "hospitals": progress.hospitals(),
-            "left_out": progress.left_out_rows(),
-            "seconds": time.monotonic() - started,
-        }
+    return replace(
+        outcome,
+        model=settings.model,
+        hospitals=progress.hospitals(),
+        left_out=progress.left_out_rows(),
+        seconds=time.monotonic() - started,
     )
 
 
@@ -232,17 +228,14 @@ def _train(
 
 
 def _plan(settings: FederationSettings, parent: ModelVersion | None, state: ModelState, expected: int) -> Plan:
-    seed, version = settings.seed, 0 if parent is None else parent.version
-    if version:
-        # Another part of the same training: new draws, still fixed by seed and parent.
-        seed = int(np.random.SeedSequence([seed, version]).generate_state(1)[0])
+    version = 0 if parent is None else parent.version
     contract = this_contract(settings.task, state.signature)
     return Plan(
         settings.task,
         settings.rounds,
         settings.hyperparameters,
         settings.fraction,
-        seed,
+        job_seed(settings.seed, version),
         settle_statistics=parent is None,
         hospitals=settings.min_hospitals,
         timeout=settings.round_deadline,

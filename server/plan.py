@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -63,3 +65,13 @@ class Plan:
 def cohort_size(sites: int, fraction: float) -> int:
     """Return how many of the sites take part in a round."""
     return max(1, round(sites * fraction))
+
+
+def job_seed(seed: int, parent: int) -> int:
+    """Return a job's seed: the federation's for the first, and for the next new draws that seed and parent fix.
+
+    Args:
+        seed: the federation's.
+        parent: the version that the job goes on from; 0 where there is none.
+    """
+    return seed if not parent else int(np.random.SeedSequence([seed, parent]).generate_state(1)[0])

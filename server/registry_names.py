@@ -22,6 +22,16 @@ def default_uri() -> str:
     return configured or f"sqlite:///{(Path.cwd() / FOLDER / 'mlflow.db').resolve()}"
 
 
+def default_model(task: str) -> str:
+    """Return the registered model's name where nobody chose one."""
+    return "flops-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in task)
+
+
+def is_model_name(name: str) -> bool:
+    """Tell whether a registered model can be called so: letters, digits, spaces and ``-_.``."""
+    return all(c.isalnum() or c in "-_. " for c in name)
+
+
 def metric_path(name: str) -> str:
     """Return a hospital's name as MLflow takes it in a metric's name.
 

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.02
 
-_Read = TypeVar("_Read")
+_Found = TypeVar("_Found")
 
 _log = logging.getLogger("flops.server")
 
@@ -244,29 +244,17 @@ class Federation:
                 answer.drop()
             waiting.clear()
 
+        def check(reply: Message) -> Checked:
+            most = self._sites[reply.metadata.src_node_id].examples
+            return check_training(reply, self.state, most, initial_loss=self.report_initial_loss)
+
         answers = exchange(grid, requests, self.plan.timeout)
         del requests  # The weights are with the grid now; here they would be held twice.
         for answer in answers:
             try:
-                reply = self._usable(answer, step)
-                checked = check_training(
-                    reply,
-                    self.state,
-                    self._sites[answer.node].examples,
-                    initial_loss=self.report_initial_loss,
-                )
-            except Rejected as error:
-                self._reject(answer, step, error)
-                continue
+                checked = self._read(answer, step, check)
             except _Ignored:
                 continue
-            except FlopsError:
-                raise
-            except Exception as error:  # Whatever a hospital can make up.
-                _log.debug("an answer could not be read", exc_info=True)
-                self._reject(answer, step, Rejected(f"returned an answer that cannot be read: {error}"))
-                continue
-            del reply
             answer.release()
             judge.note(checked)
             waiting.append((checked, answer))
@@ -316,25 +304,30 @@ class Federation:
         return {self._name(node): found[node] for node in self._sites if node in found}
 
     def _replies(
-        self, grid: Grid, requests: Sequence[Message], step: str, read: Callable[[Message], _Read], seconds: float
-    ) -> Iterator[tuple[int, _Read]]:
+        self, grid: Grid, requests: Sequence[Message], step: str, read: Callable[[Message], _Found], seconds: float
+    ) -> Iterator[tuple[int, _Found]]:
         """Send small questions and yield who answered, and what, for the answers that can be used."""
         for answer in exchange(grid, requests, seconds):
             try:
-                found = read(self._usable(answer, step))
+                yield answer.node, self._read(answer, step, read)
             except _Ignored:
                 continue
-            except Rejected as error:
-                self._leave_out(answer.node, step, str(error))
-            except FlopsError:
-                raise
-            except Exception as error:  # Whatever a hospital can make up.
-                _log.debug("an answer could not be read", exc_info=True)
-                self._leave_out(answer.node, step, f"returned an answer that cannot be read: {error}")
-            else:
-                yield answer.node, found
             finally:
                 answer.drop()
+
+    def _read(self, answer: Answer, step: str, read: Callable[[Message], _Found]) -> _Found:
+        """Return what an answer says; raises `_Ignored` when it is left out."""
+        try:
+            return read(self._usable(answer, step))
+        except (_Ignored, FlopsError):
+            raise
+        except Rejected as error:
+            rejected = error
+        except Exception as error:  # Whatever a hospital can make up.
+            _log.debug("an answer could not be read", exc_info=True)
+            rejected = Rejected(f"returned an answer that cannot be read: {error}")
+        self._reject(answer, step, rejected)
+        raise _Ignored
 
     def _usable(self, answer: Answer, step: str) -> Message:
         """Return an answer's reply if it is a result; raises `_Ignored` when it is left out."""

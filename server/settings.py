@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import SettingsError
 from fl.settings_file import SettingsFile
+from server.registry_names import default_model, is_model_name
 from server.strategies import check_cohort, find_strategy, parse_options
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def read_federation(path: Path) -> FederationSettings:
     name = file.text("task")
     schema = path.parent / file.text("schema") if file.has("schema") else None
     task = _named(file, "task", lambda: find_task(name, schema))
-    model = file.text("model", "flops-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in name))
-    if not all(c.isalnum() or c in "-_. " for c in model):
+    model = file.text("model", default_model(name))
+    if not is_model_name(model):
         raise file.wrong("model", f"'{model}': letters, digits, spaces and '-_.' only")
     spec = _named(file, "strategy", lambda: find_strategy(file.text("strategy", "fedavg")))
     options = file.table("strategy_options").items()

@@ -52,14 +52,8 @@ def deal_files(
             f"partition 'natural': task '{task.name}' does not say which hospital an example is from; "
             "use iid, dirichlet:ALPHA or unequal:SIGMA"
         )
-    whole = _load(task)
-    if partition.kind == "dirichlet" and not np.issubdtype(whole.y.dtype, np.integer):
-        raise SettingsError("partition 'dirichlet' skews classes, and this task has none; use iid or unequal:SIGMA")
-    width = len(str(clients))
-    parts = {
-        f"hospital-{number:0{width}}{suffix(task)}": whole.take(part)
-        for number, part in enumerate(deal(partition, whole.y, clients, seed), start=1)
-    }
+    dealt = deal_examples(load_examples(task), partition, clients, seed)
+    parts = {f"{name}{suffix(task)}": part for name, part in dealt.items()}
     if out.exists() and not out.is_dir():
         raise SettingsError(f"--out {out}: this is a file; name a folder")
     try:
@@ -75,7 +69,25 @@ def deal_files(
     return {out / name: len(part) for name, part in parts.items()}
 
 
-def _load(task: Task) -> Dataset:
+def deal_examples(whole: Dataset, partition: Partition, clients: int, seed: int) -> dict[str, Dataset]:
+    """Deal examples to hospitals, by their names in order; see `fl.data.partition.deal`.
+
+    Raises:
+        SettingsError: the partition does not fit the examples or their number.
+    """
+    if partition.kind == "dirichlet" and not np.issubdtype(whole.y.dtype, np.integer):
+        raise SettingsError("partition 'dirichlet' skews classes, and this task has none; use iid or unequal:SIGMA")
+    width = len(str(clients))
+    parts = enumerate(deal(partition, whole.y, clients, seed), start=1)
+    return {f"hospital-{number:0{width}}": whole.take(part) for number, part in parts}
+
+
+def load_examples(task: Task) -> Dataset:
+    """Load the data that a task brings.
+
+    Raises:
+        SettingsError: it brings none, or its own loading fails.
+    """
     if task.load is None:
         raise SettingsError(f"task '{task.name}' has no data of its own to deal; its hospitals bring their own files")
     try:

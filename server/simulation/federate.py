@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from fl import messages
 from fl.training import TrainRequest
 from server.app import create_server_app
-from server.plan import Plan
+from server.plan import Plan, job_seed
 from server.rounds import Federation
 from server.strategies import make_strategy
 
@@ -36,10 +34,7 @@ def make_federation(
     parent: ModelVersion | None = None,
 ) -> Federation:
     """Make the federation that these settings describe."""
-    seed = settings.seed
-    if parent is not None:
-        # Another part of the same training: new draws, still fixed by seed and parent.
-        seed = int(np.random.SeedSequence([settings.seed, parent.version]).generate_state(1)[0])
+    seed = job_seed(settings.seed, 0 if parent is None else parent.version)
     plan = Plan(
         task,
         settings.hyperparameters.rounds,

@@ -10,6 +10,7 @@ from fl.data.partition import Partition, parse_partition
 from fl.data.schema import TableSchema
 from fl.errors import SettingsError
 from fl.tasks import find_task
+from server.registry_names import default_model, is_model_name
 from server.strategies import find_strategy, parse_options
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def settle(  # noqa: PLR0913 - one argument an option
     spec = find_strategy(strategy)
     hyperparameters = replace(found.hyperparameters, **{k: v for k, v in training.items() if v is not None})  # type: ignore[arg-type]
     _check_training(hyperparameters)
-    name = model_name or "flops-" + "".join(c if c.isalnum() or c in "-_" else "-" for c in task)
-    if not all(c.isalnum() or c in "-_. " for c in name):
+    name = model_name or default_model(task)
+    if not is_model_name(name):
         raise SettingsError(f"--model-name '{name}': letters, digits, spaces and '-_.' only")
     return found, RunSettings(
         task=task,

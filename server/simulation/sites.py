@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fl.data.dataset import Dataset, Site, concatenate, split_site
-from fl.data.partition import deal
+from fl.data.dealing import deal_examples, load_examples
 from fl.data.schema import TableSchema
 from fl.data.table import read_sites
 from fl.errors import SettingsError
@@ -48,29 +46,11 @@ def _shares(task: Task, settings: RunSettings) -> dict[str, Dataset]:
         whole = concatenate(list(natural.values()))
         clients = settings.clients or len(natural)
     elif task.load is not None:
-        whole = _load(task)
+        whole = load_examples(task)
         clients = settings.clients or task.clients
     else:
         raise SettingsError(f"task '{settings.task}' has no data to deal")
-    if settings.partition.kind == "dirichlet" and not np.issubdtype(whole.y.dtype, np.integer):
-        raise SettingsError("partition 'dirichlet' skews classes, and this task has none; use iid or unequal:SIGMA")
-    parts = deal(settings.partition, whole.y, clients, settings.seed)
-    width = len(str(clients))
-    return {f"hospital-{i:0{width}}": whole.take(part) for i, part in enumerate(parts, start=1)}
-
-
-def _load(task: Task) -> Dataset:
-    if task.load is None:
-        raise SettingsError(f"task '{task.name}' brings no data")
-    try:
-        whole = task.load()
-        if len(whole.x) != len(whole.y):
-            raise ValueError(f"{len(whole.x)} examples and {len(whole.y)} targets")
-    except Exception as error:
-        raise SettingsError(
-            f"task '{task.name}': its data cannot be loaded: {type(error).__name__}: {error}"
-        ) from error
-    return whole
+    return deal_examples(whole, settings.partition, clients, settings.seed)
 
 
 def _natural(task: Task, settings: RunSettings, natural: dict[str, Dataset]) -> dict[str, Dataset]:
