@@ -1,14 +1,13 @@
 """What is checked of a hospital's answer before it can touch the global model.
 
-Names, shapes and dtypes must be the model's, every number finite, the number of examples plausible, and the size
-of the change comparable to the others'. An answer that fails is left out and named, never averaged.
+Names, shapes and dtypes must be the model's, every number finite, the number of examples plausible; `server.norms`
+compares the sizes of changes. An answer that fails is left out and named, never averaged.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy as np
 from fl import messages
 from fl.arrays import from_record
 from fl.training import Evaluation
+from server.norms import BUFFERS, WEIGHTS, squared_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -46,13 +46,13 @@ class Checked:
         node: who answered.
         examples: how many examples it trained on.
         loss: its mean training loss.
-        norm: the L2 norm of the change of all parameters together.
+        norms: the L2 norms of its changes, of all parameters together and of all buffers.
     """
 
     node: int
     examples: int
     loss: float
-    norm: float
+    norms: Mapping[str, float]
 
 
 def check_training(reply: Message, base: ModelState, most_examples: float, *, initial_loss: bool = False) -> Checked:
@@ -80,12 +80,14 @@ def check_training(reply: Message, base: ModelState, most_examples: float, *, in
         raise Rejected(f"trained on {examples:g} examples")
     if examples > most_examples:
         raise Rejected(f"trained on {examples:g} examples and has {most_examples:g}")
-    norm = _change(messages.arrays_of(content, messages.ARRAYS), base.arrays, "weights")
-    _change(messages.arrays_of(content, messages.BUFFERS), base.buffers, "buffers")
+    norms = {
+        WEIGHTS: _change(messages.arrays_of(content, messages.ARRAYS), base.arrays, WEIGHTS),
+        BUFFERS: _change(messages.arrays_of(content, messages.BUFFERS), base.buffers, BUFFERS),
+    }
     for value in (float(metrics[name]) for name in losses):  # type: ignore[arg-type]
         if not math.isfinite(value):
             raise Rejected(f"returned loss {value:g}", diverged=True)
-    return Checked(reply.metadata.src_node_id, int(examples), loss, norm)
+    return Checked(reply.metadata.src_node_id, int(examples), loss, norms)
 
 
 def check_evaluation(reply: Message, metrics: Iterable[str], most_examples: float) -> Evaluation:
@@ -167,56 +169,5 @@ def _change(record: ArrayRecord | None, base: Mapping[str, np.ndarray], what: st
             )
         if not np.isfinite(array).all():
             raise Rejected(f"returned {what} that are not finite", diverged=True)
-        if np.issubdtype(array.dtype, np.floating):
-            with np.errstate(over="ignore"):
-                # In double precision: the square of a large float32 would overflow. In pieces: no second model.
-                flat, origin = array.reshape(-1), sent.reshape(-1)
-                for start in range(0, flat.size, _PIECE):
-                    piece = slice(start, start + _PIECE)
-                    difference = flat[piece].astype(np.float64) - origin[piece]
-                    total += float(difference @ difference)
+        total += squared_norm(array, sent)
     return math.sqrt(total)
-
-
-_PIECE = 2**15
-"""Elements that are worked on at a time."""
-
-
-@dataclass
-class NormJudge:
-    """Compares the sizes of a round's changes with each other.
-
-    An answer is judged when the sizes of more than half of those asked are known: by their median, a few wild ones
-    among them do not matter.
-
-    Attributes:
-        asked: how many hospitals train in this round.
-        ratio: how many times the median of the others a change may be.
-    """
-
-    asked: int
-    ratio: float
-    _norms: dict[int, float] = field(default_factory=dict)
-
-    def note(self, checked: Checked) -> None:
-        """Take down an answer's size."""
-        self._norms[checked.node] = checked.norm
-
-    @property
-    def ready(self) -> bool:
-        """Whether enough is known to judge."""
-        return math.isinf(self.ratio) or 2 * len(self._norms) > self.asked
-
-    def judge(self, checked: Checked) -> None:
-        """Compare one answer with the others noted.
-
-        Raises:
-            Rejected: it is too large; its size is forgotten.
-        """
-        others = [norm for node, norm in self._norms.items() if node != checked.node]
-        usual = median(others) if others else 0.0
-        if usual > 0 and checked.norm > self.ratio * usual:
-            del self._norms[checked.node]
-            raise Rejected(
-                f"changed the weights {checked.norm / usual:.3g} times as much as the others (at most {self.ratio:g})"
-            )

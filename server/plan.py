@@ -44,7 +44,7 @@ class Plan:
         timeout: seconds to wait for a round's answers, and again for its evaluation.
         joining: how long to wait for hospitals.
         tolerant: go on without hospitals that fail, as long as there are enough; else the first failure ends it.
-        norm_ratio: how many times the median of the others' a hospital's change may be.
+        norm_ratio: how many times the median of the others' a hospital's change may be; see `server.norms`.
         entries: what every message says besides, such as the contract.
     """
 

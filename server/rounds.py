@@ -28,7 +28,8 @@ from fl.training import Evaluation, TrainSettings
 from server.aggregation import Everything, Mean
 from server.exchange import Answer, exchange
 from server.grid import ChosenNodes
-from server.intake import Checked, NormJudge, Rejected, check_description, check_evaluation, check_training
+from server.intake import Checked, Rejected, check_description, check_evaluation, check_training
+from server.norms import NormJudge, TooLarge, model_norms
 from server.plan import cohort_size
 from server.records import LeftOut, RoundRecord, TooFewHospitals, pool_evaluations
 
@@ -228,15 +229,16 @@ class Federation:
         requests = self._train_messages(grid, number, chosen)
         rank = list(self._sites).index
         aggregation: Aggregation = Everything(self.state, rank) if self.keep_all else Mean(self.state, requests[0])
-        judge = NormJudge(len(requests), self.plan.norm_ratio)
+        ratio = self.plan.norm_ratio
+        judge = NormJudge(len(requests), ratio, {} if math.isinf(ratio) else model_norms(self.state))
         waiting: list[tuple[Checked, Answer]] = []
         used: list[Checked] = []
 
         def fold() -> None:
             for checked, answer in waiting:
                 try:
-                    judge.judge(checked)
-                except Rejected as error:
+                    judge.judge(checked.node)
+                except TooLarge as error:
                     self._leave_out(checked.node, step, str(error))
                 else:
                     aggregation.add(checked, answer.read())
@@ -256,7 +258,7 @@ class Federation:
             except _Ignored:
                 continue
             answer.release()
-            judge.note(checked)
+            judge.note(checked.node, checked.norms)
             waiting.append((checked, answer))
             if judge.ready:
                 fold()

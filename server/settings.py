@@ -51,7 +51,7 @@ class FederationSettings:
         join_timeout: seconds in which enough hospitals must come.
         join_grace: seconds without a newcomer after which a job with enough hospitals begins.
         round_deadline: seconds for a round's answers.
-        norm_ratio: how many times the median of the others' a hospital's change may be.
+        norm_ratio: how many times the median of the others' a hospital's change may be; see `server.norms`.
         gate: what a version must reach to be served; None lets every version.
     """
 

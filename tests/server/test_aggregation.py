@@ -29,7 +29,7 @@ def reply(request, value, examples, count):
             messages.METRICS: MetricRecord({messages.EXAMPLES: examples, messages.LOSS: 0.1}),
         }
     )
-    return Checked(request.metadata.dst_node_id, examples, 0.1, 1.0), Message(content, reply_to=request)
+    return Checked(request.metadata.dst_node_id, examples, 0.1, {}), Message(content, reply_to=request)
 
 
 @pytest.mark.parametrize("kind", [lambda r: Mean(BASE, r), lambda r: Everything(BASE, lambda node: node)])

@@ -1,7 +1,5 @@
 """What is checked of an answer before it is averaged."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
@@ -12,8 +10,6 @@ from fl.data.statistics import column_sums
 from fl.messages import SiteDescription
 from fl.model import ModelState
 from server.intake import (
-    Checked,
-    NormJudge,
     Rejected,
     check_description,
     check_evaluation,
@@ -46,13 +42,13 @@ def test_a_good_answer_is_measured(request_):
     checked = check_training(answer(request_, arrays=arrays), BASE, 10)
 
     assert (checked.node, checked.examples, checked.loss) == (7, 10, 0.5)
-    assert checked.norm == pytest.approx(6.0)
+    assert checked.norms == {"weights": pytest.approx(6.0), "buffers": 0.0}
 
 
 def test_the_norm_of_large_numbers_does_not_overflow(request_):
     checked = check_training(answer(request_, arrays={"b": np.full(2, 3e38, np.float32)}), BASE, 10)
 
-    assert checked.norm == pytest.approx(3e38 * 2**0.5, rel=1e-6)
+    assert checked.norms["weights"] == pytest.approx(3e38 * 2**0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -99,71 +95,6 @@ def test_the_received_weights_loss_is_needed_where_it_was_asked_for(request_):
         check_training(answer(request_), BASE, 10, initial_loss=True)
     with pytest.raises(Rejected, match="loss inf"):
         check_training(answer(request_, {messages.INITIAL_LOSS: float("inf")}), BASE, 10, initial_loss=True)
-
-
-def measured(*norms):
-    return [Checked(node, 1, 0.1, norm) for node, norm in enumerate(norms)]
-
-
-def judged(ratio, asked, *norms):
-    """Return which of these sizes are rejected when all are known."""
-    judge, answers = NormJudge(asked, ratio), measured(*norms)
-    for checked in answers:
-        judge.note(checked)
-    rejected = []
-    for checked in answers:
-        try:
-            judge.judge(checked)
-        except Rejected:
-            rejected.append(checked.norm)
-    return rejected
-
-
-@pytest.mark.parametrize(
-    ("norms", "rejected"),
-    [
-        ((1.0, 1.2, 1e6), [1e6]),
-        ((1e6, 1.0, 1.2), [1e6]),
-        ((1.0, 1e6), [1e6]),
-        ((1e6, 2e6, 1.0, 1.0, 1.1, 0.9), [1e6, 2e6]),
-        ((1.0, 19.0), []),
-        ((1.0, 21.0), [21.0]),
-        ((1e6,), []),
-        ((0.0, 0.0, 5.0), []),
-        ((1.0, 1e-9, 1.1), []),
-    ],
-)
-def test_only_what_is_far_larger_than_the_others_is_rejected(norms, rejected):
-    assert judged(20.0, len(norms), *norms) == rejected
-
-
-def test_nothing_is_judged_before_more_than_half_are_known():
-    judge = NormJudge(5, 20.0)
-    ready = []
-    for checked in measured(1, 1, 1, 1, 1):
-        judge.note(checked)
-        ready.append(judge.ready)
-
-    assert ready == [False, False, True, True, True]
-
-
-def test_without_a_limit_nothing_waits():
-    judge = NormJudge(5, float("inf"))
-
-    assert judge.ready
-    assert judged(float("inf"), 2, 1.0, 1e30) == []
-
-
-def test_a_rejected_size_does_not_count_for_others():
-    judge = NormJudge(3, 20.0)
-    answers = measured(1e6, 30.0, 1.0)
-    for checked in answers:
-        judge.note(checked)
-    with pytest.raises(Rejected, match=r"times as much as the others \(at most 20\)"):
-        judge.judge(answers[0])
-    with pytest.raises(Rejected):
-        judge.judge(dataclasses.replace(answers[1]))
-    judge.judge(answers[2])
 
 
 def evaluated(request, **metrics):

@@ -151,6 +151,28 @@ def test_a_global_model_whose_loss_overflows_stops_too():
         run(federation(), client)
 
 
+@pytest.mark.parametrize(("factor", "left_out"), [(1.5, False), (1e6, True)])
+def test_who_alone_still_learns_is_averaged_and_who_sends_nonsense_is_not(factor, left_out):
+    job = federation(
+        start=ModelState({"w": np.ones(3, np.float32), "n": np.array(0, np.int64)}, {}),
+        rounds=3,
+        tolerant=True,
+        norm_ratio=20.0,
+    )
+    gone = []
+    job.on_left_out = gone.append
+
+    def train(name, state, settings):
+        return result(state.arrays["w"][0] * (factor if name == "h1" else 1 + 1e-6))
+
+    run(job, fake_client(train))
+
+    assert {(left.hospital, left.step) for left in gone} == (
+        {("h1", f"round {n}") for n in (1, 2, 3)} if left_out else set()
+    )
+    assert (job.state.arrays["w"][0] > 1.5) == (not left_out)
+
+
 def test_a_client_that_raises_is_named_with_its_reason():
     def train(name, state, settings):
         if name == "h1":

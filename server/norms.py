@@ -1,0 +1,107 @@
+"""How large hospitals' changes of a model are, and which are too large to be averaged."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from fl.model import ModelState
+
+    Arrays = Mapping[str, NDArray[Any]]
+
+WEIGHTS, BUFFERS = "weights", "buffers"
+"""The parts of a model whose changes are compared, each by itself."""
+
+_PIECE = 2**15
+"""Elements that are worked on at a time."""
+
+
+def squared_norm(array: NDArray[Any], origin: NDArray[Any] | None = None) -> float:
+    """Return the squared L2 norm of a floating-point array, or of its difference from another; 0 for other kinds."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return 0.0
+    total, flat = 0.0, array.reshape(-1)
+    start_flat = None if origin is None else origin.reshape(-1)
+    with np.errstate(over="ignore"):
+        # In double precision: the square of a large float32 would overflow. In pieces: no second model.
+        for start in range(0, flat.size, _PIECE):
+            piece = slice(start, start + _PIECE)
+            values = flat[piece].astype(np.float64)
+            if start_flat is not None:
+                values -= start_flat[piece]
+            total += float(values @ values)
+    return total
+
+
+def model_norms(state: ModelState) -> dict[str, float]:
+    """Return the L2 norms of a model's parts."""
+
+    def norm(arrays: Arrays) -> float:
+        return math.sqrt(sum(squared_norm(array) for array in arrays.values()))
+
+    return {WEIGHTS: norm(state.arrays), BUFFERS: norm(state.buffers)}
+
+
+class TooLarge(Exception):  # noqa: N818 - the change is, the server is not in error
+    """A change is too large to be averaged; the message is to be read after the hospital's name."""
+
+
+@dataclass
+class NormJudge:
+    """Compares the sizes of a round's changes with each other, and with the model's own.
+
+    An answer is judged when the sizes of more than half of those asked are known: by their median, a few wild ones
+    among them do not matter. A change that is no larger than what it changes is never too large: once most hospitals
+    have learned what they can, their changes vanish, and whoever still has something to add, because it is new or
+    came back, would otherwise be kept out for ever.
+
+    Attributes:
+        asked: how many hospitals train in this round.
+        ratio: how many times the median of the others a change may be.
+        own: the L2 norms of the model that was sent, by part.
+    """
+
+    asked: int
+    ratio: float
+    own: Mapping[str, float] = field(default_factory=dict)
+    _noted: dict[int, Mapping[str, float]] = field(default_factory=dict)
+
+    def note(self, node: int, norms: Mapping[str, float]) -> None:
+        """Take down the sizes of a node's changes, by part."""
+        self._noted[node] = norms
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough is known to judge."""
+        return math.isinf(self.ratio) or 2 * len(self._noted) > self.asked
+
+    def judge(self, node: int) -> None:
+        """Compare what was noted of one node with the others.
+
+        Raises:
+            TooLarge: a change is; the node's sizes are forgotten.
+        """
+        if math.isinf(self.ratio):
+            return
+        for part, norm in self._noted[node].items():
+            others = [norms[part] for other, norms in self._noted.items() if other != node]
+            usual = median(others) if others else math.inf
+            most = max(self.ratio * usual, self.own.get(part, 0.0))
+            if not 0 < most < norm:
+                continue
+            del self._noted[node]
+            raise TooLarge(
+                f"changed the {part} {norm / usual:.3g} times as much as the others (at most {self.ratio:g}), and "
+                "by more than their own size"
+                if usual
+                else f"changed the {part} by more than their own size, and the others not at all"
+            )
