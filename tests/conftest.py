@@ -37,6 +37,12 @@ def _docker_answers() -> bool:
 PARTS = {"docker": _docker_answers, "ray": lambda: importlib.util.find_spec("ray") is not None}
 """Markers of tests that need a part of the system, and how to tell that it is there."""
 
+MINUTES = {
+    "federation": "runs processes for minutes; make test-federation runs it",
+    "slow": 'takes long; make test PYTEST_FLAGS="-m slow" runs it',
+}
+"""Markers of tests that take minutes together, and how to run them; those that are `quick` too run always."""
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests whose part is missing, with the reason, unless everything is required.
@@ -46,9 +52,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if REQUIRE:
         return
     for item in items:
-        asked = "federation" in config.option.markexpr or bool(item.get_closest_marker("quick"))
-        if item.get_closest_marker("federation") and not asked:
-            item.add_marker(pytest.mark.skip(reason="runs processes for minutes; make test-federation runs it"))
+        quick = item.get_closest_marker("quick") is not None
+        for marker, reason in MINUTES.items():
+            if item.get_closest_marker(marker) and not quick and marker not in config.option.markexpr:
+                item.add_marker(pytest.mark.skip(reason=reason))
     for part, present in PARTS.items():
         marked = [item for item in items if item.get_closest_marker(part)]
         if part == "docker" and "docker" not in config.option.markexpr:
