@@ -12,12 +12,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import click
 
 from fl import __version__
-from fl.errors import FlopsError, unknown
+from fl.errors import FlopsError, interruption, unknown
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -104,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in ours or os.environ.get("FLOPS_DEBUG", "") not in ("", "0")
     if "--debug" in ours:
         arguments.remove("--debug")
-    before = _on_terminate(_raise_terminated)
+    before = _listen()
     try:
         result = flops.main(
             arguments,
@@ -121,16 +122,17 @@ def main(arguments: list[str] | None = None) -> int:
     except FlopsError as error:
         return _failed(str(error), error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt) as error:  # click turns the second into the first.
-        cause = error.__cause__ or error
-        word, code = ("terminated", TERMINATED) if isinstance(cause, Terminated) else ("interrupted", INTERRUPTED)
-        return _failed("; ".join([word, *getattr(cause, "__notes__", [])]), code, debug=False)
+        return _interrupted(error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if interruption(error) is not None:
+            return _interrupted(error)
         return _failed(f"{type(error).__name__}: {error} (a bug; --debug shows where)", 1, debug)
     finally:
-        _on_terminate(before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def entry() -> None:
@@ -145,15 +147,34 @@ def entry() -> None:
     sys.exit(code)
 
 
-def _raise_terminated(*_: object) -> None:
-    raise Terminated
+_ONCE_SECONDS = 2.0
+"""Within so long a second signal is the same wish: Ctrl-C goes to all processes of a terminal, and whoever started
+this one may pass it on. Raised while the first is being handled it would break what cleans up."""
 
 
-def _on_terminate(handler: Any) -> Any:
-    """Set what SIGTERM does and return what it did; only a process's main thread can."""
+def _listen() -> dict[int, Any]:
+    """Let SIGTERM and Ctrl-C interrupt; returns what they did before. Only a process's main thread can."""
     if threading.current_thread() is not threading.main_thread():
-        return None
-    return signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
+        return {}
+    heard = -_ONCE_SECONDS
+
+    def interrupt(number: int, _: object) -> None:
+        nonlocal heard
+        now = time.monotonic()
+        if now - heard >= _ONCE_SECONDS:
+            heard = now
+            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+    before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Else somebody wants it otherwise.
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
+    return before
+
+
+def _interrupted(error: BaseException) -> int:
+    cause = interruption(error) or error
+    word, code = ("terminated", TERMINATED) if isinstance(cause, Terminated) else ("interrupted", INTERRUPTED)
+    return _failed("; ".join([word, *getattr(cause, "__notes__", [])]), code, debug=False)
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

@@ -74,6 +74,17 @@ class DataError(UserError):
         super().__init__(f"{where}: {problem}" if where else problem)
 
 
+def interruption(error: BaseException) -> KeyboardInterrupt | None:
+    """Return the interruption that an error hides, or None.
+
+    A signal may arrive anywhere, in a lock's own code too, which then fails over its half-done work.
+    """
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, KeyboardInterrupt):
+        found = found.__cause__ or found.__context__
+    return found
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the nearest known word, or an empty string."""
     match = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.5)

@@ -54,11 +54,13 @@ class SettingsFile:
             raise self.wrong(key, f"{value!r}: a text is needed")
         return value
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 0) -> int:
-        """Return a whole number that is at least so large."""
+    def whole(self, key: str, default: int | None = None, *, least: int = 0, most: int = 2**31 - 1) -> int:
+        """Return a whole number within bounds."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise self.wrong(key, f"{value!r}: a whole number of at least {least} is needed")
+        if value > most:
+            raise self.wrong(key, f"{value}: a whole number of at most {most} is needed")
         return value
 
     def number(

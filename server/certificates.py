@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -58,8 +59,50 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> None:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
+    for name in (KEY, CERTIFICATE):
+        if (folder / name).is_dir():
+            raise SettingsError(f"{folder / name}: is a folder; move it away")
     write_new(folder / KEY, _private(key), 0o600, replace=True)
     write_new(folder / CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM), 0o644, replace=True)
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """Find out whether a server can use a certificate chain and a private key, PEM files.
+
+    Raises:
+        SettingsError: one cannot be read, they do not belong together, or the certificate is not valid today.
+    """
+    contents = []
+    for option, path in (("--tls-cert", certificate), ("--tls-key", key)):
+        try:
+            contents.append(path.read_bytes())
+        except OSError as error:
+            raise SettingsError(f"{option} {path}: cannot be read: {error.strerror}") from error
+    try:
+        own = x509.load_pem_x509_certificates(contents[0])[0]
+    except ValueError as error:
+        raise SettingsError(f"--tls-cert {certificate}: holds no certificate in PEM format") from error
+    try:
+        private = serialization.load_pem_private_key(contents[1], None)
+    except TypeError as error:  # What cryptography raises where a passphrase is needed and none is given.
+        raise SettingsError(
+            f"--tls-key {key}: has a passphrase, and a job starts unattended; remove it with openssl pkey"
+        ) from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise SettingsError(f"--tls-key {key}: holds no private key in PEM format") from error
+    if private.public_key() != own.public_key():
+        raise SettingsError(f"--tls-key {key}: is not the key of the first certificate in {certificate}")
+    now = datetime.now(UTC)
+    if now > own.not_valid_after_utc:
+        raise SettingsError(
+            f"--tls-cert {certificate}: expired on {own.not_valid_after_utc:%Y-%m-%d}, and no hospital would come; "
+            "make a new one from the same CA"
+        )
+    if now < own.not_valid_before_utc:
+        raise SettingsError(
+            f"--tls-cert {certificate}: is not valid before {own.not_valid_before_utc:%Y-%m-%d %H:%M} UTC; is this "
+            "machine's clock right?"
+        )
 
 
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -68,13 +111,28 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         try:
             found = x509.load_pem_x509_certificate(certificate_file.read_bytes())
             key = serialization.load_pem_private_key(key_file.read_bytes(), None)
-        except (OSError, ValueError, TypeError) as error:
+        except OSError as error:
             raise SettingsError(
-                f"{folder}: {CA_CERTIFICATE} and {CA_KEY} must both be there and readable: {error}"
+                f"{folder}: {CA_CERTIFICATE} and {CA_KEY} must both be there and readable: {error.strerror}"
+            ) from error
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+            raise SettingsError(
+                f"{folder}: {CA_CERTIFICATE} must be a certificate and {CA_KEY} its private key without a "
+                "passphrase, both in PEM format; name another --out for a new CA"
             ) from error
         if not isinstance(key, ec.EllipticCurvePrivateKey) or found.public_key() != key.public_key():
             raise SettingsError(f"{key_file}: is not the key of {certificate_file}")
+        if datetime.now(UTC) + timedelta(days=1) > found.not_valid_after_utc:
+            raise SettingsError(
+                f"{certificate_file}: the CA's certificate ends on {found.not_valid_after_utc:%Y-%m-%d}; name "
+                "another --out for a new CA, and give its ca.pem to the hospitals"
+            )
         return found, key
+    foreign = [name for name in (CERTIFICATE, KEY) if (folder / name).exists()]
+    if foreign:
+        raise SettingsError(
+            f"{folder}: {' and '.join(foreign)} is there, and no CA that made it; name another --out, or move it away"
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     now, name = datetime.now(UTC), _name("FLOps federation CA")
     made = (

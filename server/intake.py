@@ -152,13 +152,13 @@ def _change(record: ArrayRecord | None, base: Mapping[str, np.ndarray], what: st
         if base:
             raise Rejected(f"returned no {what}")
         return 0.0
+    if list(record) != list(base):
+        odd = sorted(set(record) ^ set(base)) or list(record)
+        raise Rejected(f"returned {what} of another model: {', '.join(odd[:3])}")
     try:
         arrays = from_record(record)
     except Exception as error:
         raise Rejected(f"returned {what} that cannot be read: {type(error).__name__}") from error
-    if list(arrays) != list(base):
-        odd = sorted(set(arrays) ^ set(base)) or list(arrays)
-        raise Rejected(f"returned {what} of another model: {', '.join(odd[:3])}")
     total = 0.0
     for name, array in arrays.items():
         sent = base[name]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from fl.console import count
-from fl.errors import FlopsError, SettingsError
+from fl.errors import FlopsError, SettingsError, interruption
 from fl.protocol import contract_entries, this_contract
 from server.outcome import FAILED, REGISTERED, SKIPPED, Outcome
 from server.plan import Joining, Plan, job_seed
@@ -221,9 +221,16 @@ def _train(
         if not progress.history:
             raise
         return f"ended after {len(progress.history)} of {settings.rounds} rounds: {error}"
-    except KeyboardInterrupt:
-        stop.asked.set()
-        return f"stopped after {len(progress.history)} of {settings.rounds} rounds"
+    except (Exception, KeyboardInterrupt) as error:
+        done = f"after {len(progress.history)} of {settings.rounds} rounds"
+        if interruption(error) is not None:
+            stop.asked.set()
+            return f"stopped {done}"
+        if not progress.history:
+            raise
+        _log.debug("a round failed", exc_info=True)
+        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return f"ended {done}: {problem} (a bug; --debug shows where)"
     return ""
 
 

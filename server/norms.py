@@ -59,10 +59,12 @@ class TooLarge(Exception):  # noqa: N818 - the change is, the server is not in e
 class NormJudge:
     """Compares the sizes of a round's changes with each other, and with the model's own.
 
-    An answer is judged when the sizes of more than half of those asked are known: by their median, a few wild ones
-    among them do not matter. A change that is no larger than what it changes is never too large: once most hospitals
-    have learned what they can, their changes vanish, and whoever still has something to add, because it is new or
-    came back, would otherwise be kept out for ever.
+    A change is too large when it is more than so many times the median of the others, and larger than what it
+    changes. The second is for models that most hospitals have learned: their changes vanish, and whoever still has
+    something to add, because it is new or came back, would be kept out for ever.
+
+    The verdict is the same in whatever order answers come: it is spoken when all are known, and before only of
+    changes that no other answer can make too large.
 
     Attributes:
         asked: how many hospitals train in this round.
@@ -79,29 +81,38 @@ class NormJudge:
         """Take down the sizes of a node's changes, by part."""
         self._noted[node] = norms
 
-    @property
-    def ready(self) -> bool:
-        """Whether enough is known to judge."""
-        return math.isinf(self.ratio) or 2 * len(self._noted) > self.asked
+    def certain(self, node: int) -> bool:
+        """Tell whether a node's changes are not too large, whatever the others that are still to come are like."""
+        unknown = self.asked - len(self._noted)
+        return all(norm <= self._most(node, part, unknown) for part, norm in self._noted[node].items())
 
     def judge(self, node: int) -> None:
-        """Compare what was noted of one node with the others.
+        """Compare what was noted of one node with all others.
 
         Raises:
-            TooLarge: a change is; the node's sizes are forgotten.
+            TooLarge: a change is.
         """
-        if math.isinf(self.ratio):
-            return
         for part, norm in self._noted[node].items():
-            others = [norms[part] for other, norms in self._noted.items() if other != node]
-            usual = median(others) if others else math.inf
-            most = max(self.ratio * usual, self.own.get(part, 0.0))
-            if not 0 < most < norm:
+            if norm <= self._most(node, part):
                 continue
-            del self._noted[node]
+            usual = self._usual(node, part)
             raise TooLarge(
                 f"changed the {part} {norm / usual:.3g} times as much as the others (at most {self.ratio:g}), and "
                 "by more than their own size"
                 if usual
                 else f"changed the {part} by more than their own size, and the others not at all"
             )
+
+    def _most(self, node: int, part: str, unknown: int = 0) -> float:
+        """Return how large a change may be; with so many still unknown, at least."""
+        if math.isinf(self.ratio):
+            return math.inf
+        usual, own = self._usual(node, part, unknown), self.own.get(part, 0.0)
+        if not unknown and usual == own == 0:  # Nobody else did anything, to a model of zeros.
+            return math.inf
+        return max(self.ratio * usual, own)
+
+    def _usual(self, node: int, part: str, unknown: int = 0) -> float:
+        # The least that the unknown can be is 0; those that never come would only raise the median.
+        others = [norms[part] for other, norms in self._noted.items() if other != node] + [0.0] * unknown
+        return median(others) if others else math.inf

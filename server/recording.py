@@ -60,12 +60,12 @@ class Recorder:
             FlopsError: the registry does not answer.
         """
         settings = self._settings
-        parent = self._registry.latest(settings.model)
+        parent = _insist(lambda: self._registry.latest(settings.model), lambda: OPEN_SECONDS)
         if parent is None:
             from fl.model import initial_state  # Imports PyTorch, and only here.
 
             return None, initial_state(settings.task, settings.seed)
-        task, state = self._registry.load(parent)
+        task, state = _insist(lambda: self._registry.load(parent), lambda: OPEN_SECONDS)
         if json.dumps(task.reference) != json.dumps(settings.task.reference):
             raise SettingsError(
                 f"model: version {parent.version} of '{settings.model}' was made for another task or schema and "
@@ -103,9 +103,11 @@ class Recorder:
 
     def _register(self, progress: Progress, parent: ModelVersion | None, runs: list[str]) -> ModelVersion:
         settings, registry = self._settings, self._registry
+        origin = parent or registry.none_yet(settings.model)
         for run in runs:  # An answer that was lost on its way is no reason for a second version.
             made = registry.made_by(settings.model, run)
             if made is not None:
+                registry.keep_one(made, origin)
                 return made
         state = progress.state
         if state is None:
@@ -116,7 +118,6 @@ class Recorder:
             for record in progress.history:
                 log.metrics(record.round, round_metrics(record))
             log.flush()
-            origin = parent or registry.none_yet(settings.model)
             return registry.register(log, settings.model, settings.task, state, self._tags(progress, parent), origin)
 
     def _tags(self, progress: Progress, parent: ModelVersion | None) -> dict[str, str]:
@@ -150,9 +151,9 @@ class Recorder:
             return ""
         value = progress.history[-1].evaluation.metrics.get(gate.metric)
         if value is None:
-            return f"gate: no hospital measured {gate.metric}; the champion stays"
+            return f"gate: no hospital measured {gate.metric}; it does not become the champion"
         if not value >= gate.at_least:
-            return f"gate: {gate.metric} {value:.4f} is below {gate.at_least:g}; the champion stays"
+            return f"gate: {gate.metric} {value:.4f} is below {gate.at_least:g}; it does not become the champion"
         return ""
 
 
@@ -164,7 +165,7 @@ def _insist(call: Callable[[], Any], seconds: Callable[[], float]) -> Any:
     while True:
         try:
             return call()
-        except ParentReplaced:
+        except (ParentReplaced, SettingsError):
             raise
         except FlopsError as error:
             reason = error

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl.bundle import read_bundle, save_bundle
 from fl.data.schema import TableSchema
-from fl.errors import FlopsError, RegistryUnreachable
+from fl.errors import FlopsError, RegistryUnreachable, SettingsError
 from server.registry_names import default_uri, embedded_database, public_uri
 
 # A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
@@ -76,6 +76,7 @@ class Registry:
 
         Raises:
             RegistryUnreachable: it does not answer, or is none.
+            SettingsError: the embedded one cannot be written, or its file is no database.
         """
         self.uri = uri or default_uri()
         self._database = embedded_database(self.uri)
@@ -90,8 +91,14 @@ class Registry:
                 self._client = MlflowClient(self.uri, self.uri)
                 self._experiment = self._find_experiment()
         except Exception as error:
+            reason = _reason(error)
+            if self._database is not None and reason.startswith(("PermissionError", "DatabaseError")):
+                raise SettingsError(
+                    f"the model registry {self._database} cannot be used: {reason}. Let this user write there, or "
+                    "name another with MLFLOW_TRACKING_URI"
+                ) from error
             raise RegistryUnreachable(
-                f"the model registry {public_uri(self.uri)} does not answer: {_reason(error)}. Check "
+                f"the model registry {public_uri(self.uri)} does not answer: {reason}. Check "
                 "MLFLOW_TRACKING_URI, or unset it to use a local one"
             ) from error
 
@@ -204,17 +211,26 @@ class Registry:
                 name, f"{log.artifact_uri}/model", log.run_id, tags=dict(tags), await_creation_for=0
             )
             version = _version(made)
-            self._only_child(version, parent)
+            self.keep_one(version, parent)
         return version
 
-    def _only_child(self, made: ModelVersion, parent: ModelVersion | None) -> None:
-        """Take a version back if another server made one in between: of two that look at once the first stays."""
+    def keep_one(self, made: ModelVersion, parent: ModelVersion | None) -> None:
+        """Take a version back if another server made one in between: of two that look at once the first stays.
+
+        Raises:
+            ParentReplaced: the version was taken back.
+            FlopsError: the registry failed; the version is there, and nobody knows whether it stays.
+        """
         if self._database is not None or parent is None:
             return
-        found = self._client.search_model_versions(f"name = '{made.name}'")
-        between = [v for v in map(_version, found) if parent.version < v.version < made.version]
+        try:
+            found = self._client.search_model_versions(f"name = '{made.name}'")
+            between = [v for v in map(_version, found) if parent.version < v.version < made.version]
+            if between:
+                self._client.delete_model_version(made.name, str(made.version))
+        except (MlflowException, OSError) as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
         if between:
-            self._client.delete_model_version(made.name, str(made.version))
             raise _replaced(made.name, parent.version, min(v.version for v in between))
 
     def set_alias(self, version: ModelVersion, alias: str) -> None:
@@ -323,10 +339,11 @@ class RunLog:
         try:
             self.flush()
             self._client.set_terminated(self.run_id, status)
-        except Exception:
+        except Exception as error:  # What the run made is registered by now, or never will be.
+            logger = logging.getLogger("flops.registry")
+            logger.debug("the run could not be closed", exc_info=True)
             if status == "FINISHED":
-                raise
-            logging.getLogger("flops.registry").debug("the run could not be closed", exc_info=True)
+                logger.warning("the run %s stays open in the registry: %s", self.run_id, _reason(error))
 
 
 def _save_pyfunc(folder: Path, task: Task, state: ModelState) -> None:

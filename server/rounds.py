@@ -97,7 +97,7 @@ class Federation:
             if number > 1 and self.plan.tolerant:
                 self._admit(grid)
             self._silent.clear()
-            chosen = self._choose(number)
+            chosen = self._choose(number, grid)
             # 3. Weights out, local training, weights back: each answer checked and folded in as it comes.
             aggregation, used = self._train(grid, number, chosen)
             # 4. The aggregate is the new global model.
@@ -139,9 +139,12 @@ class Federation:
                 break
             if timed_out or (all_here and self.plan.tolerant):  # Nobody is left to come.
                 wanted = count(self.plan.hospitals, "hospital")
-                raise TooFewHospitals(
-                    f"{self._trainers()} of {wanted} came within {joining.timeout:g} s: {self._who_came()}"
+                when = (
+                    f"came within {joining.timeout:g} s"
+                    if timed_out
+                    else "take part, and all on the list have answered"
                 )
+                raise TooFewHospitals(f"{self._trainers()} of {wanted} {when}: {self._who_came()}")
             time.sleep(_POLL_SECONDS)
             timed_out = time.monotonic() - began > joining.timeout
         # By name, because a runtime may number its nodes at random.
@@ -189,8 +192,12 @@ class Federation:
             self.state = replace(self.state, frozen=conform(normalisation(sums, schema), self.state.frozen))
         self._settled = True
 
-    def _choose(self, number: int) -> list[int]:
+    def _choose(self, number: int, grid: Grid) -> list[int]:
         nodes = [node for node, site in self._sites.items() if site.trains]
+        if self.plan.tolerant and self.plan.fraction < 1:
+            # Where a part of them is asked, not those that are known to be gone; where all are, it is said who is.
+            here = set(grid.get_node_ids())
+            nodes = [node for node in nodes if node in here] or nodes
         size = cohort_size(len(nodes), self.plan.fraction)
         if self.plan.tolerant:
             size = max(size, min(self.plan.hospitals, len(nodes)))
@@ -234,17 +241,20 @@ class Federation:
         waiting: list[tuple[Checked, Answer]] = []
         used: list[Checked] = []
 
-        def fold() -> None:
-            for checked, answer in waiting:
+        def fold(*, last: bool) -> None:
+            known = [(checked, answer) for checked, answer in waiting if last or judge.certain(checked.node)]
+            for item in known:
+                waiting.remove(item)
+                checked, answer = item
                 try:
                     judge.judge(checked.node)
-                except TooLarge as error:
+                    reply = self._reread(answer)
+                except (TooLarge, Rejected) as error:
                     self._leave_out(checked.node, step, str(error))
                 else:
-                    aggregation.add(checked, answer.read())
+                    aggregation.add(checked, reply)
                     used.append(checked)
                 answer.drop()
-            waiting.clear()
 
         def check(reply: Message) -> Checked:
             most = self._sites[reply.metadata.src_node_id].examples
@@ -256,19 +266,28 @@ class Federation:
             try:
                 checked = self._read(answer, step, check)
             except _Ignored:
+                judge.asked -= 1
                 continue
             answer.release()
             judge.note(checked.node, checked.norms)
             waiting.append((checked, answer))
-            if judge.ready:
-                fold()
-        fold()
+            fold(last=False)
+        fold(last=True)
         if len(used) < self.plan.hospitals and self.plan.tolerant:
             raise FlopsError(
                 f"{step}: {count(len(used), 'hospital')} gave a usable answer, {self.plan.hospitals} are needed"
             )
         used.sort(key=lambda checked: rank(checked.node))
         return aggregation, used
+
+    @staticmethod
+    def _reread(answer: Answer) -> Message:
+        """Return a checked answer's message once more."""
+        try:
+            return answer.read()
+        except Exception as error:
+            _log.debug("an answer could not be read again", exc_info=True)
+            raise Rejected(f"returned an answer that was gone when it counted: {type(error).__name__}") from error
 
     def _aggregate(self, number: int, aggregation: Aggregation) -> ModelState:
         parameters, buffers = aggregation.result(self.strategy, number)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fl.console import count
 from fl.errors import SettingsError
 from fl.settings_file import SettingsFile
+from server.certificates import check_pair
 from server.registry_names import default_model, is_model_name
 from server.strategies import check_cohort, find_strategy, parse_options
 
@@ -120,7 +122,7 @@ def read_federation(path: Path) -> FederationSettings:
         hyperparameters=_training(file.table("training"), task, rounds),
         min_hospitals=hospitals,
         fraction=fraction,
-        seed=file.whole("seed", 0),
+        seed=file.whole("seed", 0, most=2**63 - 1),
         join_timeout=file.number("join_timeout", 60.0, above=0),
         join_grace=file.number("join_grace", 5.0, least=0),
         round_deadline=file.number("round_deadline", 120.0, above=0),
@@ -165,6 +167,17 @@ def _gate(file: SettingsFile, task: Task) -> Gate | None:
     return Gate(metric, table.number("at_least"))
 
 
+def parse_port(text: str) -> int:
+    """Return a port's number; 0 stands for a free one.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    if not (text.isdecimal() and text.isascii() and int(text) < 65536):
+        raise SettingsError(f"--port '{text}': a number from 0 to 65535 is needed")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a job runs.
@@ -196,7 +209,8 @@ def settle_place(
     """Check where a job runs.
 
     Raises:
-        SettingsError: something is missing, or plain text is wanted beyond this machine.
+        SettingsError: something is missing, a certificate cannot be used, or plain text is wanted beyond this
+            machine.
     """
     if hospitals is None:
         raise SettingsError(
@@ -214,9 +228,18 @@ def settle_place(
             "--tls-cert and --tls-key are needed (or FLOPS_TLS_CERT and FLOPS_TLS_KEY); for a trial, "
             "'flops server certificate' makes them"
         )
-    for option, path in (("--tls-cert", certificate), ("--tls-key", key)):
-        try:
-            path.read_bytes()
-        except OSError as error:
-            raise SettingsError(f"{option} {path}: cannot be read: {error.strerror}") from error
+    check_pair(certificate, key)
     return Place(hospitals, host or "0.0.0.0", port, certificate, key)  # noqa: S104 - a container's only address
+
+
+def check_list(settings: FederationSettings, config: Path, place: Place, listed: int) -> None:
+    """Find out whether as many hospitals may come as a job needs.
+
+    Raises:
+        SettingsError: no job could ever begin.
+    """
+    if listed < settings.min_hospitals:
+        raise SettingsError(
+            f"{config}: min_hospitals: {settings.min_hospitals}, and the allow-list {place.hospitals} holds "
+            f"{count(listed, 'key')}; lower it, or list more hospitals"
+        )

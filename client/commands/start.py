@@ -32,7 +32,11 @@ def start(context: click.Context, /, as_json: bool, **options: Any) -> int:
     settings = settle_client(options)
     try:
         _run(settings)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as error:
+        from fl.errors import interruption
+
+        if interruption(error) is None:
+            raise
         _log_stop()
     return 0
 

@@ -65,7 +65,7 @@ def find_task(name: str, schema: Path | None = None) -> Task:
             )
         return tabular_task(read_schema(schema))
     if schema is not None:
-        raise SettingsError(f"--schema belongs to the task 'tabular'; '{name}' brings its own")
+        raise SettingsError(f"a schema file belongs to the task 'tabular'; '{name}' brings its own, so leave it out")
     if ":" in name:
         return _own(name)
     if name not in BUILT_IN:

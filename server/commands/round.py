@@ -37,7 +37,7 @@ _PATH = click.Path(path_type=Path, readable=False)  # What cannot be read is an 
     envvar="FLOPS_HOSPITALS",
     type=_PATH,
     metavar="FOLDER",
-    help="The allow-list: each hospital's NAME.pub.",
+    help="Needed: the allow-list, each hospital's NAME.pub.",
     show_envvar=True,
 )
 @click.option(
@@ -45,11 +45,16 @@ _PATH = click.Path(path_type=Path, readable=False)  # What cannot be read is an 
     envvar="FLOPS_TLS_CERT",
     type=_PATH,
     metavar="FILE",
-    help="The server's certificate chain, PEM.",
+    help="Needed: the server's certificate chain, PEM.",
     show_envvar=True,
 )
 @click.option(
-    "--tls-key", envvar="FLOPS_TLS_KEY", type=_PATH, metavar="FILE", help="Its private key, PEM.", show_envvar=True
+    "--tls-key",
+    envvar="FLOPS_TLS_KEY",
+    type=_PATH,
+    metavar="FILE",
+    help="Needed: its private key, PEM.",
+    show_envvar=True,
 )
 @click.option(
     "--host", envvar="FLOPS_HOST", metavar="ADDRESS", help="The address to listen on; default: all.", show_envvar=True
@@ -57,8 +62,8 @@ _PATH = click.Path(path_type=Path, readable=False)  # What cannot be read is an 
 @click.option(
     "--port",
     envvar="FLOPS_PORT",
-    type=click.IntRange(0, 65535),
-    default=8080,
+    metavar="PORT",
+    default="8080",
     help="The port; 0 takes a free one.",
     show_default=True,
     show_envvar=True,
@@ -108,12 +113,12 @@ def round_(context: click.Context, /, termination_message: Path | None, as_json:
 def _job(options: dict[str, Any]) -> Outcome:
     from fl.errors import SettingsError
     from server.admission import read_allow_list
-    from server.settings import read_federation, settle_place
+    from server.settings import check_list, parse_port, read_federation, settle_place
 
     place = settle_place(
         options["hospitals"],
         options["host"],
-        options["port"],
+        parse_port(options["port"]),
         options["tls_cert"],
         options["tls_key"],
         plain_text=options["plain_text"],
@@ -122,6 +127,7 @@ def _job(options: dict[str, Any]) -> Outcome:
         raise SettingsError(f"--config {options['config']}: no such file; name the federation's file")
     settings = read_federation(options["config"])
     allowed = read_allow_list(place.hospitals)
+    check_list(settings, options["config"], place, len(allowed))
     from server.job import run_job
 
     return run_job(settings, place, allowed)

@@ -23,6 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
 
 from fl.keys import fingerprint
+from server.superlink.allowances import Allowances
 from server.superlink.spool import SpooledObjectStore
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Board:
 
     def __init__(self, spool_folder: str | None = None) -> None:
         self.store = SpooledObjectStore(spool_folder, on_change=self.changed)
+        self.allowances = Allowances(self.store, self.changed)
         self._state = InMemoryLinkState(NoOpFederationManager(), self.store)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: dict[int, asyncio.Event] = {}

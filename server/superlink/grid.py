@@ -17,7 +17,9 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from fl.errors import FlopsError
 from server.exchange import Answer
+from server.superlink.allowances import whole_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -63,7 +65,7 @@ class LinkGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Lay messages out for their nodes; returns their ids, empty where a node is unknown."""
-        ids, nodes, state = [], [], self._board.state()
+        ids, nodes, board, state = [], [], self._board, self._board.state()
         with no_object_id_recompute():  # The same weights go to all: hash them once.
             for message in messages:
                 message_id = message.object_id
@@ -75,11 +77,22 @@ class LinkGrid(Grid):
                 if missing:
                     objects = get_all_nested_objects(message)
                     for object_id in missing:
-                        state.store_object(self._run.run_id, session, object_id, objects[object_id].deflate())
+                        self._store(session, object_id, objects[object_id].deflate())
+                board.allowances.grant(message_id, whole_size(board.store, board.parts(message_id)))
                 ids.append(message_id if stored else "")
                 nodes.append(message.metadata.dst_node_id)
-        self._board.wake(nodes)
+        board.wake(nodes)
         return ids
+
+    def _store(self, session: str, object_id: str, content: bytes) -> None:
+        store = self._board.store
+        self._board.state().store_object(self._run.run_id, session, object_id, content)
+        failure = store.failure(object_id)
+        if failure is not None:
+            raise FlopsError(
+                f"the weights cannot be stored in {store.folder}: {failure.strerror or failure}; make room, or let "
+                "TMPDIR name another folder"
+            )
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that have arrived whole, and drop them."""
@@ -139,8 +152,16 @@ class LinkGrid(Grid):
             reply = state.message_res_store.get(reply_id) if reply_id else None
             info = state.nodes[node]
             gone = info.online_until is not None and info.online_until < time.time()
+        failed = board.allowances.failed.get(message_id)
+        if failed is not None:
+            self._forget(message_id)
+            return Answer(node, None, failed)
         if reply is not None and reply_id is not None and board.whole(reply_id):
             try:
+                size, most = whole_size(board.store, board.parts(reply_id)), board.allowances.most(message_id)
+                if size > most:
+                    self._forget(message_id)
+                    return Answer(node, None, f"returned an answer of {size} bytes (at most {most})")
                 return Answer(
                     node,
                     self._read(reply_id, node),
@@ -175,6 +196,7 @@ class LinkGrid(Grid):
             reply_id = state.message_ins_id_to_message_res_id.get(message_id)
             state.delete_messages({message_id})
             board.lost.discard(message_id)
+        board.allowances.close(message_id)
         board.store.delete(message_id)
         if reply_id is not None:
             board.store.delete(reply_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 import threading
@@ -122,8 +123,13 @@ class SuperLink:
             listener.bind((self._host, self._port))
         except OSError as error:
             listener.close()
+            if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+                raise SettingsError(
+                    f"--host {self._host}: is no address of this machine; leave it out for all"
+                ) from error
+            taken = "; is another server running?" if error.errno == errno.EADDRINUSE else ""
             raise FlopsError(
-                f"port {self._port} on {self._host} cannot be opened: {error.strerror}; is another server running?"
+                f"port {self._port} on {self._host} cannot be opened: {error.strerror}{taken}"
             ) from error
         self._port = listener.getsockname()[1]
         return listener

@@ -43,9 +43,13 @@ class Spool:
             else:
                 offset, self._end = self._end, self._end + size
         view, position = memoryview(content), offset
-        while view:
-            written = os.pwrite(self._file.fileno(), view, position)
-            view, position = view[written:], position + written
+        try:
+            while view:
+                written = os.pwrite(self._file.fileno(), view, position)
+                view, position = view[written:], position + written
+        except OSError:
+            self.free((offset, size))
+            raise
         return offset, size
 
     def read(self, place: tuple[int, int]) -> bytes:
@@ -69,19 +73,56 @@ class SpooledObjectStore(InMemoryObjectStore):
 
     def __init__(self, folder: str | None = None, on_change: Callable[[], None] = lambda: None) -> None:
         super().__init__()
+        self.folder = folder or tempfile.gettempdir()
         self._on_change = on_change
         self._spool = Spool(folder)
         self._places: dict[str, tuple[int, int]] = {}
+        self._failures: dict[str, OSError] = {}
 
     def put(self, object_id: str, object_content: bytes) -> None:
-        """Store an object's bytes; see Flower's store for the errors."""
+        """Store an object's bytes; see Flower's store for the errors.
+
+        Raises:
+            OSError: the disk is full; the object is not there.
+        """
         super().put(object_id, object_content)
         if len(object_content) > SMALL:
             with self.lock_store:
                 if object_id not in self._places:
-                    self._places[object_id] = self._spool.write(object_content)
-                    self.store[object_id].content = b""
+                    entry = self.store[object_id]
+                    entry.content = b""
+                    try:
+                        self._places[object_id] = self._spool.write(object_content)
+                    except OSError as error:
+                        entry.is_available = False
+                        self._failures[object_id] = error  # Flower keeps it to itself.
+                        raise
         self._on_change()
+
+    def failure(self, object_id: str) -> OSError | None:
+        """Return why an object could not be stored, and forget it."""
+        return self._failures.pop(object_id, None)
+
+    def is_there(self, object_id: str) -> bool:
+        """Tell whether an object's bytes have come."""
+        with self.lock_store:
+            entry = self.store.get(object_id)
+            return entry is not None and entry.is_available
+
+    def begins_with(self, object_id: str, begin: bytes) -> bool:
+        """Tell whether an object's bytes begin so, without reading all of them."""
+        with self.lock_store:
+            place = self._places.get(object_id)
+            if place is None:
+                return (super().get(object_id) or b"").startswith(begin)
+            return self._spool.read((place[0], len(begin))) == begin
+
+    def size(self, object_id: str) -> int:
+        """Return how many bytes an object has; none where it is unknown or on its way."""
+        with self.lock_store:
+            if object_id in self._places:
+                return self._places[object_id][1]
+            return len(self.store[object_id].content) if object_id in self.store else 0
 
     def get(self, object_id: str) -> bytes | None:
         """Return an object's bytes; empty while they are on their way, None where it is unknown."""

@@ -106,7 +106,7 @@ def test_a_wrong_file_is_named_with_its_key(what, tmp_path, flops, materials):
 
 def _place(tmp_path, materials):
     tls = materials / "tls"
-    (tmp_path / "federation.toml").write_text('task = "digits"\n')
+    (tmp_path / "federation.toml").write_text('task = "digits"\nmin_hospitals = 1\n')
     return {
         "--hospitals": materials / "keys" / "east",
         "--tls-cert": tls / "server.pem",
@@ -122,8 +122,12 @@ PLACES = {
     "empty allow-list": ({"--hospitals": "."}, "holds no key"),
     "no certificate": ({"--tls-cert": None, "--tls-key": None}, "--tls-cert and --tls-key are needed"),
     "missing certificate": ({"--tls-cert": "no.pem"}, "--tls-cert no.pem: cannot be read"),
-    "no certificate at all": ({"--tls-cert": "federation.toml"}, "no certificate chain and its private key"),
-    "another's key": ({"--tls-key": "other.key"}, "no certificate chain and its private key"),
+    "no certificate at all": ({"--tls-cert": "federation.toml"}, "federation.toml: holds no certificate"),
+    "another's key": ({"--tls-key": "other.key"}, "--tls-key other.key: is not the key of the first certificate in"),
+    "too few on the list": ({"--config": "two.toml"}, "two.toml: min_hospitals: 2, and the allow-list"),
+    "no port": ({"--port": "abc"}, "--port 'abc': a number from 0 to 65535 is needed"),
+    "another's address": ({"--host": "203.0.113.7"}, "--host 203.0.113.7: is no address of this machine"),
+    "no address": ({"--host": "no such host"}, "--host no such host: is no address of this machine"),
     "missing file": ({"--config": "no.toml"}, "no.toml: no such file"),
     "no TOML": ({"--config": "odd.toml"}, "odd.toml: is not TOML"),
     "plain text everywhere": (
@@ -138,7 +142,8 @@ PLACES = {
 def test_a_wrong_place_is_named(what, tmp_path, flops, materials):
     changed, problem = PLACES[what]
     (tmp_path / "odd.toml").write_text("task = = 3\n")
-    (tmp_path / "other.key").write_bytes((materials / "keys" / "east" / "node.key").read_bytes())
+    (tmp_path / "two.toml").write_text('task = "digits"\n')
+    (tmp_path / "other.key").write_bytes((materials / "tls" / "ca.key").read_bytes())
     options = {**_place(tmp_path, materials), **changed}
     words = [w for k, v in options.items() if v is not None for w in ([k] if v is True else [k, v])]
     ended = flops("server", "round", *words)

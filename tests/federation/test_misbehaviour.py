@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -84,3 +89,48 @@ def test_what_is_sent_beyond_what_was_asked_for_harms_nobody(crowd, registry):
     assert ended.json["rounds"] == len(extra)
     assert ended.json["left_out"] == []
     assert ended.hospitals == sorted([*NAMES, "mallory"])
+
+
+def test_who_confirms_its_own_answers_removes_nothing(crowd, registry):
+    mallory = crowd.start_hospital("mallory", "confirms")
+    ended = crowd.run_job(registry, [*NAMES, "mallory"], rounds=3)
+    assert ended.code == 0, ended.log
+    assert "confirmed" in mallory.text
+    assert ended.json["rounds"] == 3
+    assert ended.hospitals == sorted([*NAMES, "mallory"])
+    assert ended.json["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("grows=3000", r"returned an answer of 30\d+ bytes \(at most \d+\)"),
+        ("floods=20000000", r"returned more than 8\d+ bytes, which is too much for an answer"),
+    ],
+)
+def test_an_answer_that_is_too_large_costs_neither_memory_nor_disk(behaviour, reason, crowd, registry):
+    mallory = crowd.start_hospital("mallory", behaviour)
+    job = crowd.start_job(registry, [*NAMES, "mallory"], rounds=2)
+    most = 0
+    while job.ended is None:
+        with contextlib.suppress(OSError, StopIteration):
+            status = Path(f"/proc/{job.pid}/status").read_text().splitlines()
+            most = max(most, int(next(line for line in status if line.startswith("VmRSS")).split()[1]))
+        time.sleep(0.02)
+    ended = job.end()
+    assert ended.code == 0, ended.log
+    assert ended.hospitals == list(NAMES)
+    assert len(ended.left_out("mallory")) == 2
+    assert all(re.fullmatch(reason, told) for told in ended.left_out("mallory")), ended.left_out("mallory")
+    assert 50_000 < most < 1_000_000  # Kilobytes; three gigabytes would be what the first makes of itself.
+    assert mallory.ended is None
+
+
+def test_a_full_disk_is_named_where_it_is(crowd, mlflow):
+    ended = crowd.run_job(mlflow.uri, NAMES, "small-files=100000", rounds=2)
+    assert ended.code == 1, ended.log
+    assert "gave a usable answer" in ended.json["reason"]
+    assert ended.log.count("answers cannot be stored in ") == 1
+    assert "let TMPDIR name another folder" in ended.log
+    reasons = {row["reason"] for row in ended.json["left_out"]}
+    assert reasons == {"answered, and the server could not store it: file too large"}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,7 +170,7 @@ def test_the_fleet_api_wants_a_key_and_its_proof(waiting, https):
 
 
 def test_what_is_too_large_is_not_read(waiting, https):
-    from server.superlink.api import MAX_BODY
+    from server.superlink.guard import MAX_BODY
 
     path = "/v1/fleet/push-object"
     body = b"x" * (MAX_BODY + 1)
@@ -182,6 +184,42 @@ def test_what_is_too_large_is_not_read(waiting, https):
     with contextlib.suppress(httpx.WriteError):  # The connection may be closed while it is still written to.
         assert https.post(path, content=endless(), headers=headers).status_code == 413
     assert https.get("/health").status_code == 200
+
+
+def connect(waiting, headers, length):
+    """Open a connection and send a request's head alone."""
+    context = ssl.create_default_context(cafile=str(waiting.ca))
+    plain = socket.create_connection(("localhost", waiting.port), timeout=20)
+    found = context.wrap_socket(plain, server_hostname="localhost")
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = ["POST /v1/fleet/push-object HTTP/1.1", "host: localhost", f"content-length: {length}", *lines, "", ""]
+    found.sendall("\r\n".join(head).encode())
+    return found
+
+
+def test_nothing_is_read_of_whoever_only_knows_a_public_key(waiting):
+    theirs = {k: v for k, v in signed(waiting, "east").items() if "signature" not in k}
+    with connect(waiting, theirs, 10**6) as waits:
+        assert waits.recv(100).startswith(b"HTTP/1.1 401 ")
+    with connect(waiting, signed(waiting, "east"), 10**6) as waits:
+        waits.settimeout(1.0)
+        with pytest.raises(TimeoutError):
+            waits.recv(100)
+
+
+def test_a_hospital_that_dawdles_keeps_no_other_out(waiting, https):
+    from server.superlink.guard import OPEN_AT_ONCE, QUICK_SECONDS
+
+    headers = {name: signed(waiting, name) for name in ("east", "north")}
+    with contextlib.ExitStack() as stack:
+        for _ in range(OPEN_AT_ONCE):
+            stack.enter_context(connect(waiting, headers["east"], 10**6))
+        time.sleep(0.5)
+        path, began = "/v1/fleet/push-object", time.monotonic()
+        assert https.post(path, headers=headers["east"]).status_code == 503
+        # An empty body names no node; that is found out behind the rooms.
+        assert https.post(path, headers=headers["north"]).status_code == 401
+        assert time.monotonic() - began < QUICK_SECONDS
 
 
 def test_plain_http_is_not_understood(waiting):

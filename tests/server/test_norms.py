@@ -1,7 +1,11 @@
 """Which changes of a model are too large to be averaged."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fl.model import ModelState
 from server.norms import NormJudge, TooLarge, model_norms
@@ -77,29 +81,42 @@ def test_the_reason_says_which_part_and_by_how_much():
         noted(NormJudge(2, 20.0, {"weights": 2.0}), 0.0, 5.0).judge(1)
 
 
-def test_nothing_is_judged_before_more_than_half_are_known():
-    judge, ready = NormJudge(5, 20.0), []
-    for node in range(5):
-        judge.note(node, {"weights": 1.0})
-        ready.append(judge.ready)
+@pytest.mark.parametrize("bad", [1, 2, 3])
+def test_a_minority_of_wild_answers_is_found_in_whatever_order_they_come(bad):
+    norms = [1e6] * bad + [1.0] * (bad + 1)
+    for order in set(permutations(norms)):
+        judge = NormJudge(len(norms), 20.0, {"weights": 0.5})
+        early = []
+        for node, norm in enumerate(order):
+            judge.note(node, {"weights": norm})
+            early += [n for n in range(node + 1) if judge.certain(n)]
+        assert all(order[node] == 1.0 for node in early)
+        found = NormJudge(len(norms), 20.0, {"weights": 0.5})
+        assert rejected(found, *order) == [1e6] * bad
 
-    assert ready == [False, False, True, True, True]
+
+@given(st.lists(st.floats(0, 1e9), min_size=1, max_size=9), st.floats(0, 100), st.integers(0, 9))
+def test_what_is_certain_early_is_never_rejected_later(norms, own, come):
+    judge, early = NormJudge(len(norms), 20.0, {"weights": own}), set()
+    for node, norm in enumerate(norms[:come]):  # Others may never answer.
+        judge.note(node, {"weights": norm})
+        early |= {n for n in range(node + 1) if judge.certain(n)}
+    for node in early:
+        judge.judge(node)
+
+
+def test_a_change_within_the_models_own_size_waits_for_nobody():
+    judge = noted(NormJudge(9, 20.0, {"weights": 2.0}), 1.9, 2.1)
+
+    assert judge.certain(0)
+    assert not judge.certain(1)
 
 
 def test_without_a_limit_nothing_waits_and_nothing_is_too_large():
-    judge = NormJudge(5, INF)
+    judge = noted(NormJudge(5, INF), 1e30)
 
-    assert judge.ready
+    assert judge.certain(0)
     assert rejected(judge, 1.0, 1e30) == rejected(judge, 0.0, 1e30) == []
-
-
-def test_a_rejected_size_does_not_count_for_others():
-    judge = noted(NormJudge(3, 20.0), 1e6, 30.0, 1.0)
-    with pytest.raises(TooLarge):
-        judge.judge(0)
-    with pytest.raises(TooLarge):
-        judge.judge(1)
-    judge.judge(2)
 
 
 def test_a_model_is_measured_by_its_parts_without_overflow_and_without_whole_numbers():

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from fl.errors import SettingsError
-from server.settings import Gate, read_federation, settle_place
+from server.certificates import make_certificates
+from server.settings import Gate, Place, check_list, parse_port, read_federation, settle_place
 from tests.server.hospitals import SCHEMA
 
 
@@ -75,6 +76,8 @@ def test_everything_can_be_said(tmp_path):
         ('task = "digits"\nfraction = 2', "fraction: 2: a number above 0 and at most 1"),
         ('task = "digits"\nround_deadline = 0', "round_deadline: 0"),
         ('task = "digits"\nnorm_ratio = 1', "norm_ratio: 1"),
+        ('task = "digits"\nseed = 9223372036854775808', "seed: 9223372036854775808: a whole number of at most"),
+        ('task = "digits"\nrounds = 3000000000', "rounds: 3000000000: a whole number of at most"),
         ('task = "digits"\nmodel = "a/b"', "model: 'a/b'"),
         ('task = "digits"\n[training]\nlr = -1', "training.lr: -1"),
         ('task = "digits"\n[gate]\nat_least = 0.5\nmetric = "f1"', "gate.metric: 'f1': the task measures accuracy"),
@@ -92,9 +95,8 @@ def test_what_is_wrong_is_named_with_file_and_key(tmp_path, text, problem):
 
 @pytest.fixture
 def tls(tmp_path):
-    for name in ("cert", "key"):
-        (tmp_path / name).write_text("pem")
-    return tmp_path / "cert", tmp_path / "key"
+    make_certificates(tmp_path, ["localhost"], 1)
+    return tmp_path / "server.pem", tmp_path / "server.key"
 
 
 def test_with_tls_a_job_listens_everywhere(tls):
@@ -118,3 +120,18 @@ def test_tls_and_the_allow_list_are_needed(tls, tmp_path):
         settle_place(Path("h"), None, 0, tls[0], None, plain_text=False)
     with pytest.raises(SettingsError, match=r"--tls-key .*none: cannot be read: No such file"):
         settle_place(Path("h"), None, 0, tls[0], tmp_path / "none", plain_text=False)
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "65536", "80 80", "", "8e3", "٣"])
+def test_a_port_that_is_none_is_named(text):
+    assert parse_port("0") == 0
+    with pytest.raises(SettingsError, match=r"--port '.*': a number from 0 to 65535 is needed"):
+        parse_port(text)
+
+
+def test_a_job_that_could_never_begin_does_not_wait(tmp_path):
+    settings, place = read(tmp_path, 'task = "digits"\nmin_hospitals = 2'), Place(Path("h"), "", 0, None, None)
+
+    check_list(settings, Path("f.toml"), place, 2)
+    with pytest.raises(SettingsError, match=r"f.toml: min_hospitals: 2, and the allow-list h holds 1 key; lower it"):
+        check_list(settings, Path("f.toml"), place, 1)

@@ -66,3 +66,22 @@ def test_a_changed_object_is_not_taken(stored):
 
     with pytest.raises(ValueError, match="does not match content hash"):
         store.put(name, objects[name] + b"x")
+
+
+def test_what_found_no_room_is_not_there_and_may_come_again(stored, monkeypatch):
+    store, _, objects, _ = stored
+    big = next(name for name, content in objects.items() if len(content) > SMALL)
+    with monkeypatch.context() as full:
+        full.setattr(os, "pwrite", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space left"):
+            store.put(big, objects[big])
+    assert (store.is_there(big), store.get(big), store.size(big)) == (False, b"", 0)
+    assert store.failure(big).strerror == "No space left on device"
+    assert store.failure(big) is None
+
+    store.put(big, objects[big])
+
+    assert store.is_there(big)
+    assert store.begins_with(big, b"ArrayChunk ")
+    assert not store.begins_with(big, b"Array ")
+    assert store.size(big) == len(objects[big])

@@ -6,12 +6,14 @@ The training process imports this file too, so what is patched here at the top i
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import time
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.supercore.inflatable.inflatable_object import add_header_to_object_body
 
 import fl.model
@@ -33,9 +35,10 @@ class Nonsense(MetricRecord):
 Nonsense.__qualname__ = "MetricRecord"
 
 
-def pickled():
+def pickled(content):
     payload = b"cposix\nsystem\n(S'touch " + os.environ["MARKER"].encode() + b"'\ntR."
-    return ArrayRecord({"w": Array("float32", (1,), "numpy.ndarray", payload)})
+    names = content.array_records[messages.ARRAYS]
+    content[messages.ARRAYS] = ArrayRecord({k: Array("float32", (1,), "numpy.ndarray", payload) for k in names})
 
 
 def scaled(content, change):
@@ -78,7 +81,7 @@ TRAIN_REPLIES = {
     "extra-metrics": lambda content: content.update({"more": MetricRecord({"mood": 5})}),
     "nonsense": lambda content: content.update({messages.METRICS: Nonsense()}),
     "nonsense-beside": lambda content: content.update({"beside": Nonsense()}),
-    "pickle": lambda content: content.update({messages.ARRAYS: pickled()}),
+    "pickle": pickled,
     "metrics-as-config": lambda content: content.update({messages.METRICS: ConfigRecord({"loss": 1.0})}),
     "other-record": lambda content: content.update({messages.ARRAYS: MetricRecord({"w": 1.0})}),
     "whole-other": lambda content: (without(content), content.update({"hello": ConfigRecord({"a": "b"})})),
@@ -125,6 +128,52 @@ def change_replies(names):
     Link.reply = reply
 
 
+def confirm_own_replies():
+    """Tell the server that one's own answer was received: Flower's handler would remove it."""
+    honest = Link.reply
+
+    def reply(self, message):
+        honest(self, message)
+        request = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=message.metadata.run_id, message_object_id=message.metadata.message_id
+        )
+        self._client.ConfirmMessageReceived(request)
+        print("confirmed", file=sys.stderr, flush=True)
+
+    Link.reply = reply
+
+
+class Growing(Array):
+    """An array that says it consists of its one piece many times."""
+
+    def deflate(self):
+        _, _, body = super().deflate().partition(b"\0")
+        told = {**json.loads(body), "arraychunk_ids": [0] * int(VALUE)}
+        return add_header_to_object_body(json.dumps(told).encode(), self)
+
+
+Growing.__qualname__ = "Array"
+
+
+def grow():
+    data = os.urandom(10**6)
+    record = ArrayRecord()
+    record["w"] = Growing("uint8", (len(data),), "numpy.ndarray", data)
+    return record
+
+
+def send_always(content):
+    """Put something more into each answer to train."""
+    honest = Link.reply
+
+    def reply(self, message):
+        if message.metadata.message_type == messages.TRAIN and message.has_content():
+            message.content["more"] = content()
+        honest(self, message)
+
+    Link.reply = reply
+
+
 def change_training(before=lambda: None, after=lambda result: result):
     honest = SequentialTrainer.train
 
@@ -153,6 +202,12 @@ if BEHAVIOUR == "replies":
     change_replies(VALUE.split(","))
 elif BEHAVIOUR == "nan":
     change_training(after=not_numbers)
+elif BEHAVIOUR == "confirms":
+    confirm_own_replies()
+elif BEHAVIOUR == "grows":
+    send_always(grow)
+elif BEHAVIOUR == "floods":
+    send_always(lambda: ArrayRecord({"w": Array(np.frombuffer(os.urandom(int(VALUE)), np.uint8))}))
 elif BEHAVIOUR == "slow":
     change_training(before=dawdle)
 elif BEHAVIOUR == "fails":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import resource
 import signal
 import sys
 import time
@@ -66,6 +67,8 @@ elif BEHAVIOUR == "hold-record":
     hold_record(Path(path), most)
 elif BEHAVIOUR == "stopped-in":
     stopped_in(*VALUE.split(":"))
+elif BEHAVIOUR == "small-files":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(VALUE), int(VALUE)))
 elif BEHAVIOUR == "opens-for":
     server.recording.OPEN_SECONDS = float(VALUE)
 else:
