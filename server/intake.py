@@ -16,14 +16,17 @@ from fl import messages
 from fl.arrays import from_record
 from fl.training import Evaluation
 from server.norms import BUFFERS, WEIGHTS, squared_norm
+from server.sums import impossible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from flwr.app import ArrayRecord, Message
 
+    from fl.data.schema import TableSchema
     from fl.messages import SiteDescription
     from fl.model import ModelState
+    from fl.tasks.base import Task
 
 
 class Rejected(Exception):  # noqa: N818 - the answer is, the server is not in error
@@ -90,12 +93,12 @@ def check_training(reply: Message, base: ModelState, most_examples: float, *, in
     return Checked(reply.metadata.src_node_id, int(examples), loss, norms)
 
 
-def check_evaluation(reply: Message, metrics: Iterable[str], most_examples: float) -> Evaluation:
+def check_evaluation(reply: Message, task: Task, most_examples: float) -> Evaluation:
     """Check the answer to an evaluate message.
 
     Args:
         reply: the answer.
-        metrics: the names that the task measures.
+        task: says what is measured, and in which range.
         most_examples: how many examples the hospital said it holds out.
 
     Raises:
@@ -106,21 +109,24 @@ def check_evaluation(reply: Message, metrics: Iterable[str], most_examples: floa
         raise Rejected(f"evaluated {evaluation.examples} examples and holds out {most_examples:g}")
     if not evaluation.examples:
         return Evaluation(0, math.nan, {})
-    odd = set(metrics) ^ set(evaluation.metrics)
+    odd = set(task.metrics) ^ set(evaluation.metrics)
     if odd:
         raise Rejected(f"measured something else: {', '.join(sorted(odd)[:3])}")
     for name, value in {"loss": evaluation.loss, **evaluation.metrics}.items():
         if not math.isfinite(value):
             raise Rejected(f"measured {name} {value:g}", diverged=True)
+        low, high = task.ranges.get(name, (-math.inf, math.inf))
+        if not low <= value <= high:
+            raise Rejected(f"measured {name} {value:g}, which is not from {low:g} to {high:g}")
     return evaluation
 
 
-def check_description(reply: Message, features: int | None) -> SiteDescription:
+def check_description(reply: Message, schema: TableSchema | None) -> SiteDescription:
     """Check the answer to the first question.
 
     Args:
         reply: the answer.
-        features: how many input features a table has, where sums were asked for.
+        schema: a table's, where sums were asked for.
 
     Raises:
         Rejected: it cannot be used.
@@ -130,19 +136,12 @@ def check_description(reply: Message, features: int | None) -> SiteDescription:
         raise Rejected("has fewer examples than none")
     if described.trains and not described.examples:
         raise Rejected("has no examples to train on")
-    if features is not None and described.trains:
-        sums = described.sums
-        if sums is None:
+    if schema is not None and described.trains:
+        if described.sums is None:
             raise Rejected("returned no column sums")
-        for array in (sums.count, sums.total, sums.squares):
-            if array.shape != (features,) or array.dtype != np.float64 or not np.isfinite(array).all():
-                raise Rejected("returned column sums that do not fit the schema")
-        if (
-            sums.count.min(initial=0) < 0
-            or sums.count.max(initial=0) > described.examples
-            or sums.squares.min(initial=0) < 0
-        ):
-            raise Rejected("returned column sums that cannot be: more values than examples, or squares below 0")
+        reason = impossible(described.sums, described.examples, schema)
+        if reason is not None:
+            raise Rejected(reason)
     return described
 
 

@@ -32,6 +32,7 @@ from server.intake import Checked, Rejected, check_description, check_evaluation
 from server.norms import NormJudge, TooLarge, model_norms
 from server.plan import cohort_size
 from server.records import LeftOut, RoundRecord, TooFewHospitals, pool_evaluations
+from server.sums import outlying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,7 +152,21 @@ class Federation:
         self._sites = dict(sorted(self._sites.items(), key=lambda item: item[1].name))
         if len({site.name for site in self._sites.values()}) < len(self._sites):
             raise FlopsError("two hospitals have the same name")
+        self._leave_out_outlying()
         self._settle_statistics()
+
+    def _leave_out_outlying(self) -> None:
+        """Go on without hospitals whose columns are of another order than the others'."""
+        schema = self.plan.task.schema
+        if not (self.plan.tolerant and self.plan.settle_statistics and isinstance(schema, TableSchema)):
+            return
+        found = {node: site.sums for node, site in self._sites.items() if site.sums is not None}
+        for node, reason in outlying(found, schema).items():
+            self._leave_out(node, "the first question", reason)
+            del self._sites[node]
+        if self._trainers() < self.plan.hospitals:
+            wanted = count(self.plan.hospitals, "hospital")
+            raise TooFewHospitals(f"{self._trainers()} of {wanted} can take part: {self._who_came()}")
 
     def _who_came(self) -> str:
         """List who is here, and who was and does not take part."""
@@ -172,9 +187,9 @@ class Federation:
         content = RecordDict({messages.CONFIG: config})
         requests = [Message(content, dst_node_id=node, message_type=messages.DESCRIBE) for node in new]
         schema = self.plan.task.schema
-        features = schema.width if config["statistics"] and isinstance(schema, TableSchema) else None
+        table = schema if config["statistics"] and isinstance(schema, TableSchema) else None
         seconds = self.plan.joining.timeout if self.plan.tolerant else self.plan.timeout
-        read = partial(check_description, features=features) if self.plan.tolerant else messages.read_description
+        read = partial(check_description, schema=table) if self.plan.tolerant else messages.read_description
         for node, told in self._replies(grid, requests, "the first question", read, seconds):
             described = told if self.names is None else replace(told, name=self._name(node))
             # A client that is too old to know that it does not fit is found here.
@@ -310,7 +325,7 @@ class Federation:
 
             def read(reply: Message) -> Evaluation:
                 most = self._sites[reply.metadata.src_node_id].holdout
-                return check_evaluation(reply, self.plan.task.metrics, most)
+                return check_evaluation(reply, self.plan.task, most)
 
             found = dict(self._replies(grid, requests, step, read, self.plan.timeout))
             if not found:

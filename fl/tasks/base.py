@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,8 @@ class Task:
         clients: how many hospitals to simulate where nothing else is said.
         load: for research, all the examples of a data set that ships with the task.
         reference: plain data from which `fl.tasks.from_reference` makes this task again.
+        ranges: between which values the mean loss ("loss") and a metric can be; others may be anything. A server
+            believes no hospital that measures beyond.
     """
 
     name: str
@@ -65,10 +68,15 @@ class Task:
     clients: int = 10
     load: Callable[[], Dataset] | None = None
     reference: Mapping[str, Any] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=lambda: {"accuracy": (0.0, 1.0)})
 
     def with_reference(self, **reference: Any) -> Task:
         """Return the task with the plain data that makes it again."""
         return replace(self, reference=reference)
+
+
+CLASSIFICATION = {"loss": (0.0, math.inf), "accuracy": (0.0, 1.0)}
+"""The ranges of cross-entropy and accuracy."""
 
 
 def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fl.data.schema import Column, TableSchema
-from fl.tasks.base import Hyperparameters, Task, accuracy, cross_entropy
+from fl.tasks.base import CLASSIFICATION, Hyperparameters, Task, accuracy, cross_entropy
 from fl.tasks.tabular import perceptron
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ breast_cancer = Task(
     model=lambda: perceptron(SCHEMA.width, len(SCHEMA.classes)),
     loss=cross_entropy,
     metrics={"accuracy": accuracy},
+    ranges=CLASSIFICATION,
     hyperparameters=Hyperparameters(rounds=20, local_epochs=2, batch_size=16, lr=0.05, momentum=0.5),
     clients=5,
     load=_load,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fl.data.schema import ArraySchema
-from fl.tasks.base import Hyperparameters, Task, accuracy, cross_entropy
+from fl.tasks.base import CLASSIFICATION, Hyperparameters, Task, accuracy, cross_entropy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,6 +52,7 @@ digits = Task(
     model=_model,
     loss=cross_entropy,
     metrics={"accuracy": accuracy},
+    ranges=CLASSIFICATION,
     hyperparameters=Hyperparameters(rounds=30, local_epochs=3, batch_size=16, lr=0.2, momentum=0.5),
     clients=10,
     load=_load,

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from fl.data.schema import TableSchema, schema_to_dict
-from fl.tasks.base import Hyperparameters, Task, accuracy, cross_entropy
+from fl.tasks.base import CLASSIFICATION, Hyperparameters, Task, accuracy, cross_entropy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,5 +53,6 @@ def tabular_task(schema: TableSchema) -> Task:
         model=lambda: perceptron(schema.width, len(schema.classes)),
         loss=cross_entropy,
         metrics={"accuracy": accuracy},
+        ranges=CLASSIFICATION,
         hyperparameters=HYPERPARAMETERS,
     ).with_reference(task="tabular", schema=schema_to_dict(schema))

@@ -6,9 +6,11 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 
 from fl import messages
 from fl.arrays import to_record
+from fl.data.schema import Column, TableSchema
 from fl.data.statistics import column_sums
 from fl.messages import SiteDescription
 from fl.model import ModelState
+from fl.tasks import find_task
 from server.intake import (
     Rejected,
     check_description,
@@ -16,6 +18,7 @@ from server.intake import (
     check_training,
 )
 
+DIGITS = find_task("digits")
 BASE = ModelState({"w": np.zeros((2, 3), np.float32), "b": np.zeros(2, np.float32)}, {}, {"m": np.zeros(2)})
 
 
@@ -103,7 +106,7 @@ def evaluated(request, **metrics):
 
 
 def test_an_evaluation_is_read(request_):
-    found = check_evaluation(evaluated(request_), ["accuracy"], 5)
+    found = check_evaluation(evaluated(request_), DIGITS, 5)
 
     assert (found.examples, found.loss, found.metrics) == (5, 0.4, {"accuracy": 0.9})
 
@@ -111,13 +114,15 @@ def test_an_evaluation_is_read(request_):
 def test_a_hospital_that_holds_nothing_out_measures_nothing(request_):
     nothing = {messages.EXAMPLES: 0, messages.LOSS: float("nan"), "accuracy": float("nan")}
 
-    assert check_evaluation(evaluated(request_, **nothing), ["accuracy"], 0).examples == 0
+    assert check_evaluation(evaluated(request_, **nothing), DIGITS, 0).examples == 0
 
 
 @pytest.mark.parametrize(
     ("metrics", "most", "reason"),
     [
         ({"accuracy": float("inf")}, 5, "measured accuracy inf"),
+        ({"accuracy": 1.5}, 5, "measured accuracy 1.5, which is not from 0 to 1"),
+        ({messages.LOSS: -0.1}, 5, "measured loss -0.1, which is not from 0 to inf"),
         ({"f1": 0.5}, 5, "measured something else: f1"),
         ({}, 4, "evaluated 5 examples and holds out 4"),
         ({messages.LOSS: float("nan")}, 5, "measured loss nan"),
@@ -126,10 +131,11 @@ def test_a_hospital_that_holds_nothing_out_measures_nothing(request_):
 )
 def test_a_bad_evaluation_is_rejected(request_, metrics, most, reason):
     with pytest.raises(Rejected, match=reason):
-        check_evaluation(evaluated(request_, **metrics), ["accuracy"], most)
+        check_evaluation(evaluated(request_, **metrics), DIGITS, most)
 
 
 X = np.array([[1.0, np.nan], [3.0, 4.0]])
+TABLE = TableSchema((Column("age", "numeric"), Column("dose", "numeric")), "sick", ("no", "yes"))
 
 
 def described(request, examples=2, sums=X, **others):
@@ -138,25 +144,25 @@ def described(request, examples=2, sums=X, **others):
 
 
 def test_a_description_with_sums_is_read(request_):
-    assert check_description(described(request_), 2).sums.count.tolist() == [2.0, 1.0]
+    assert check_description(described(request_), TABLE).sums.count.tolist() == [2.0, 1.0]
     assert check_description(described(request_, sums=None), None).examples == 2
 
 
 @pytest.mark.parametrize(
-    ("reply", "features", "reason"),
+    ("reply", "schema", "reason"),
     [
         ({"examples": 0}, None, "no examples to train on"),
         ({"examples": -1}, None, "fewer examples than none"),
-        ({"sums": None}, 2, "no column sums"),
-        ({}, 3, "do not fit the schema"),
-        ({"sums": np.array([[np.inf, 1.0]])}, 2, "do not fit the schema"),
-        ({"examples": 1}, 2, "more values than examples"),
+        ({"sums": None}, TABLE, "no column sums"),
+        ({"sums": X[:, :1]}, TABLE, "do not fit the schema"),
+        ({"sums": np.array([[np.inf, 1.0]])}, TABLE, "do not fit the schema"),
+        ({"examples": 1}, TABLE, "column 'age' has 2 values in 1 rows"),
     ],
 )
-def test_a_bad_description_is_rejected(request_, reply, features, reason):
+def test_a_bad_description_is_rejected(request_, reply, schema, reason):
     with pytest.raises(Rejected, match=reason):
-        check_description(described(request_, **reply), features)
+        check_description(described(request_, **reply), schema)
 
 
 def test_who_only_evaluates_needs_no_examples_to_train_on(request_):
-    assert not check_description(described(request_, examples=0, sums=None, trains=False), 2).trains
+    assert not check_description(described(request_, examples=0, sums=None, trains=False), TABLE).trains

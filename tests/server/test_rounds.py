@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from flwr.app import Message
 from flwr.clientapp import ClientApp
+from flwr.serverapp import ServerApp
 from torch import nn
 
 from client.app import create_client_app
 from fl import messages
+from fl.arrays import to_record
 from fl.data.dataset import Dataset, Site
+from fl.data.statistics import column_sums
 from fl.errors import ClientFailure, DivergenceError, FlopsError
 from fl.messages import SiteDescription
 from fl.model import ModelState, initial_state
@@ -19,6 +22,7 @@ from fl.tasks.base import Hyperparameters
 from fl.training import Evaluation, TrainResult
 from fl.training.sequential import SequentialTrainer
 from server.app import create_server_app
+from server.grid import GridProxy
 from server.plan import Plan, cohort_size
 from server.records import pool_evaluations
 from server.rounds import Federation
@@ -227,6 +231,56 @@ def test_statistics_of_a_table_are_federated_and_do_not_change_in_training():
     pooled = np.concatenate([site.train.x for site in sites])
     np.testing.assert_allclose(job.state.frozen["statistics.mean"], pooled.mean(axis=0), rtol=1e-9)
     np.testing.assert_allclose(job.state.frozen["statistics.std"], pooled.std(axis=0), rtol=1e-6)
+
+
+def test_a_hospital_that_measures_in_another_unit_is_named_and_spoils_nothing():
+    sites = breast_sites()
+    inner = real_client(BREAST, sites)
+
+    def client(message, context):
+        reply = inner(message, context)
+        if message.metadata.message_type == messages.DESCRIBE and context.node_config["partition-id"] == 3:
+            reply.content[messages.SUMS] = to_record(dataclasses.asdict(column_sums(sites[3].train.x * 1e6)))
+        return reply
+
+    job, gone = federation(task=BREAST, start=initial_state(BREAST, 0), settle_statistics=True, tolerant=True), []
+    job.on_left_out = gone.append
+
+    run(job, client, clients=4)
+
+    (left,) = gone
+    assert (left.hospital, left.step) == ("s3", "the first question")
+    assert "times as large as at the others" in left.reason
+    assert set(job.observer.history[0].sites) == {"s0", "s1", "s2"}
+    pooled = np.concatenate([site.train.x for site in sites[:3]])
+    np.testing.assert_allclose(job.state.frozen["statistics.mean"], pooled.mean(axis=0), rtol=1e-9)
+
+
+def test_of_a_part_of_the_hospitals_only_those_are_asked_that_are_here():
+    gone = []
+
+    class Leaving(GridProxy):
+        def get_node_ids(self):
+            return [node for node in super().get_node_ids() if node not in gone]
+
+    job, asked = federation(rounds=20, fraction=0.5, hospitals=2, tolerant=True), []
+
+    def train(name, state, settings):
+        asked.append((settings.round, name))
+        if settings.round == 2:
+            gone[:] = sorted(job._sites)[:2]
+        return result(1.0)
+
+    app = ServerApp()
+
+    @app.main()
+    def main(grid, context):
+        job.run(Leaving(grid))
+
+    run_local(app, fake_client(train), 4)
+
+    assert {name for number, name in asked if number > 2} == {"h2", "h3"}
+    assert len(asked) == 40
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
