@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flwr.app import Error, Message
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from client.policy import Policy, read_policy
 from client.receipts import describe_arrays, trained_today
@@ -19,7 +19,7 @@ from client.worker import WorkerFailed
 from fl import messages
 from fl.appbundle import refuse_bundle
 from fl.arrays import from_record
-from fl.errors import SettingsError
+from fl.errors import FlopsError, SettingsError
 from fl.protocol import Contract, disagreement, read_contract
 
 if TYPE_CHECKING:
@@ -85,11 +85,27 @@ class Answering:
             )
             self._tell(job, job.bundle)
             return
-        message = link.fetch(work)
-        started = time.monotonic()
-        config: Mapping[str, Any] = message.content.config_records.get(messages.CONFIG) or {}
-        contract = read_contract(config)
-        reason = job.problem or disagreement(contract, self._contract) or self._not_allowed(job, message, contract)
+        started, message = time.monotonic(), work.message
+        config: Mapping[str, Any] = {}
+        contract: Contract | None = None
+        try:
+            message = link.fetch(work)
+            config = messages.settings_of(message.content) or {}
+            contract = read_contract(config)
+            reply = self._decide(link, job, message, contract)
+        except FlopsError:
+            raise
+        except Exception as error:  # Whatever a server can make up; the node stays.
+            _log.debug("the message could not be answered", exc_info=True)
+            reply = messages.error_reply(message, error)
+        self._announce(message, config, contract, reply)
+        self._finish(link, message, config, contract, reply, None, time.monotonic() - started)
+
+    def _decide(self, link: Link, job: _Job, message: Message, contract: Contract | None) -> Message:
+        """Return the answer: a refusal, or what the work gave."""
+        reason = (
+            job.problem or disagreement(contract, self._contract) or self._not_allowed(link, job, message, contract)
+        )
         if reason is None:
             reply = self._work(link, message)
             reason = self._keep_back(job, reply, contract)
@@ -102,8 +118,7 @@ class Answering:
         if reason is not None:
             self._tell(job, reason)
         self._describe(job, message, reply)
-        self._announce(message, contract, reply)
-        self._finish(link, message, config, contract, reply, None, time.monotonic() - started)
+        return reply
 
     def _job(self, link: Link, work: Work) -> _Job:
         if work.run_id not in self._jobs:
@@ -118,19 +133,34 @@ class Answering:
             self._jobs = {work.run_id: _Job(refuse_bundle(bundle), policy, problem)}  # The last job's is forgotten.
         return self._jobs[work.run_id]
 
-    def _not_allowed(self, job: _Job, message: Message, contract: Contract | None) -> str | None:
+    def _not_allowed(self, link: Link, job: _Job, message: Message, contract: Contract | None) -> str | None:
         """Say why the policy forbids a message before anything is done about it."""
         kind = message.metadata.message_type
         if kind not in KINDS:
             return f"this node answers no messages of type '{kind}'"
         if contract is not None:
-            most = 2**62  # How many examples there are is known after the work.
+            joining = kind == messages.DESCRIBE or not job.policy.min_examples
+            # Whoever joins learns it from the answer; a server that passes joining over must not get around it.
+            most = 2**62 if joining else self._count_examples(link, message)
             reason = job.policy.refuse_join(contract.task, contract.release.commit, contract.release.image, most)
             if reason is not None:
                 return reason
         if kind == messages.TRAIN:
             return job.policy.refuse_training(trained_today(self._receipts.path))
         return None
+
+    def _count_examples(self, link: Link, message: Message) -> int:
+        config = ConfigRecord({**messages.read_config(message), "statistics": False})
+        question = Message(
+            RecordDict({messages.CONFIG: config}),
+            dst_node_id=message.metadata.dst_node_id,
+            message_type=messages.DESCRIBE,
+            ttl=message.metadata.ttl,
+        )
+        reply = self._work(link, question)
+        if reply.has_error() or messages.read_refusal(reply) is not None:
+            return 0
+        return int(messages.read_metrics(reply)[messages.EXAMPLES])
 
     def _keep_back(self, job: _Job, reply: Message, contract: Contract | None) -> str | None:
         """Say why a result does not leave: the hospital has too few examples."""
@@ -156,12 +186,13 @@ class Answering:
         if joined and job.policy.evaluation_only and messages.METRICS in reply.content:
             reply.content.metric_records[messages.METRICS]["trains"] = 0
 
-    def _announce(self, message: Message, contract: Contract | None, reply: Message) -> None:
+    def _announce(
+        self, message: Message, config: Mapping[str, Any], contract: Contract | None, reply: Message
+    ) -> None:
         """Log what this hospital takes part in, and what it did."""
         if reply.has_error():
             _log.warning("%s failed: %s", KINDS.get(message.metadata.message_type, "?"), reply.error.reason)
         elif message.metadata.message_type == messages.DESCRIBE and messages.read_refusal(reply) is None:
-            config = messages.read_config(message)
             examples = int(messages.read_metrics(reply)[messages.EXAMPLES])
             _log.info(
                 "takes part with %d examples: task %s, model %s version %s, server release %s",
@@ -192,8 +223,8 @@ class Answering:
                 "image": contract.release.image if contract else "",
                 "version": contract.release.version if contract else "",
             },
-            "model": {"name": config.get("model", ""), "version": config.get("model-version", 0)},
-            "round": config.get("server-round", 0),
+            "model": {"name": _plain(config.get("model", "")), "version": _plain(config.get("model-version", 0))},
+            "round": _plain(config.get("server-round", 0)),
             "received": _arrays(message),
             "sent": [] if reply.has_error() else _arrays(reply),
             "examples": 0,
@@ -229,13 +260,21 @@ def _discreet(message: Message, reply: Message) -> Message:
 
 
 def _arrays(message: Message) -> list[dict[str, Any]]:
-    """List a message's arrays: names, shapes, dtypes, bytes, L2 norms."""
+    """List a message's arrays: names, shapes, dtypes, bytes, L2 norms; what cannot be read is listed as that."""
     if not message.has_content():
         return []
-    found = []
+    found: list[dict[str, Any]] = []
     for record, arrays in message.content.array_records.items():
-        found += [{**entry, "record": record} for entry in describe_arrays(from_record(arrays))]
+        try:
+            found += [{**entry, "record": record} for entry in describe_arrays(from_record(arrays))]
+        except Exception as error:
+            found.append({"name": "", "record": record, "unreadable": type(error).__name__})
     return found
+
+
+def _plain(value: Any) -> str | int:
+    """Return what a server said as a receipt can hold it."""
+    return value if isinstance(value, int) else str(value)[:200]
 
 
 __all__ = ["KINDS", "Answering"]

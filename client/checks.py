@@ -15,12 +15,14 @@ from urllib.request import getproxies, proxy_bypass
 
 from client.receipts import verify
 from client.settings import read_ca
+from fl.console import count
 from fl.errors import FlopsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from client.settings import ClientSettings
+    from fl.tasks import Task
 
 PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
 
@@ -73,25 +75,42 @@ def _task(settings: ClientSettings) -> str:
 
 
 def _data(settings: ClientSettings) -> str:
-    from fl.data.dataset import split_site
-    from fl.data.files import read_examples
     from fl.tasks import find_task
 
     try:
         task = find_task(settings.task, settings.schema)
     except FlopsError:
         raise _Skip("the task is not known") from None
+    train, holdout = _split(settings, task)
+    return f"{settings.data}: {count(train, 'example')} to train on, {holdout} held out"
+
+
+def _split(settings: ClientSettings, task: Task) -> tuple[int, int]:
+    """Return how many examples are trained on and held out."""
+    from fl.data.dataset import split_site
+    from fl.data.files import read_examples
+
     site = split_site("check", read_examples(settings.data, task), seed=0)
-    return f"{settings.data}: {len(site.train)} examples to train on, {len(site.holdout)} held out"
+    return len(site.train), len(site.holdout)
 
 
 def _policy(settings: ClientSettings) -> str:
     from client.policy import read_policy
+    from fl.tasks import find_task
 
     if settings.policy is None:
         raise _Skip("none: every task and every server release is allowed")
     policy = read_policy(settings.policy)
-    reason = policy.refuse_task(settings.task)
+    try:
+        task = find_task(settings.task, settings.schema)
+    except FlopsError:
+        raise _Skip("the task is not known") from None
+    reason = policy.refuse_task(task.name)
+    if reason is None and policy.min_examples:
+        try:
+            reason = policy.refuse_examples(_split(settings, task)[0])
+        except (FlopsError, OSError):
+            raise _Skip("the data cannot be read") from None
     if reason is not None:
         raise FlopsError(reason)
     return f"{settings.policy}: {policy.describe()}"

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOME_VARIABLE = "FLOPS_CLIENT_HOME"
 """The environment variable that names the folder."""
@@ -11,6 +19,27 @@ HOME_VARIABLE = "FLOPS_CLIENT_HOME"
 KEY = "node.key"
 RECEIPTS = "receipts.jsonl"
 STATE = "state.json"
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep another node out of a folder while this one runs: two with one key take each other's messages.
+
+    Raises:
+        SettingsError: another node runs, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with (folder / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+    except BlockingIOError as error:
+        raise SettingsError(
+            f"--home {folder}: another node runs with this folder; stop it, or give each node its own folder and key"
+        ) from error
 
 
 def home() -> Path:

@@ -51,7 +51,7 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from fl.errors import FlopsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from cryptography.hazmat.primitives.asymmetric import ec
     from flwr.proto.message_pb2 import ObjectTree
@@ -93,6 +93,10 @@ class ServerGone(FlopsError):  # noqa: N818 - a state, not a mistake
         self.untrusted = untrusted
 
 
+class NotUnderstood(FlopsError):  # noqa: N818 - a state, not a mistake
+    """The server sent something that is no message."""
+
+
 class NotAdmitted(FlopsError):  # noqa: N818 - a state, not a mistake
     """The server answers, and does not let this node in."""
 
@@ -108,6 +112,28 @@ class Work:
     def run_id(self) -> int:
         """The job that it belongs to."""
         return self.message.metadata.run_id
+
+
+class _Client(FleetHttpClient):
+    """Flower's client, which goes nowhere else: not where an answer sends it, and in plain text to no proxy."""
+
+    def __init__(
+        self,
+        address: str,
+        interceptors: Sequence[NodeAuthHttpInterceptor],
+        verify: ssl.SSLContext | bool,
+        seconds: float,
+        *,
+        plain_text: bool,
+    ) -> None:
+        super().__init__(f"{'http' if plain_text else 'https'}://{address}", interceptors=interceptors)
+        self._client.close()
+        self._client = httpx.Client(
+            verify=verify,
+            timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),
+            follow_redirects=False,
+            trust_env=not plain_text,
+        )
 
 
 class Link:
@@ -133,13 +159,8 @@ class Link:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             verify.load_verify_locations(cadata=ca.decode("ascii"))
 
-        def connect(seconds: float) -> FleetHttpClient:
-            return FleetHttpClient(
-                f"{'http' if plain_text else 'https'}://{address}",
-                interceptors=[NodeAuthHttpInterceptor(key, public)],
-                verify=verify,
-                timeout=httpx.Timeout(seconds, connect=CONNECT_SECONDS),  # type: ignore[arg-type]
-            )
+        def connect(seconds: float) -> _Client:
+            return _Client(address, [NodeAuthHttpInterceptor(key, public)], verify, seconds, plain_text=plain_text)
 
         self._client, self._asking = connect(ANSWER_SECONDS), connect(ASK_SECONDS)
         self._node = Node()
@@ -184,6 +205,7 @@ class Link:
 
         Raises:
             ServerGone: the server has ended, or another one is in its place.
+            NotUnderstood: it sent no message.
         """
         try:
             answer = self._asking.PullMessages(PullMessagesRequest(node=self._node))
@@ -191,16 +213,18 @@ class Link:
             raise _gone(error) from error
         if not answer.messages_list:
             return None
-        return Work(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
+        with _understanding("work"):
+            return Work(message_from_proto(answer.messages_list[0]), answer.message_object_trees[0])
 
     def bundle(self, run_id: int) -> tuple[str, bytes]:
         """Return the hash and the content of a job's app bundle. It is not unpacked."""
-        run = run_from_proto(
-            self._insist(lambda: self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id))).run
-        )
+        told = self._insist(lambda: self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id)))
+        with _understanding("a job"):
+            run = run_from_proto(told.run)
         request = GetFabRequest(node=self._node, hash_str=run.fab_hash, run_id=run_id)
-        fab = fab_from_proto(self._insist(lambda: self._client.GetFab(request)).fab)
-        return run.fab_hash, fab.content
+        given = self._insist(lambda: self._client.GetFab(request))
+        with _understanding("an app bundle"):
+            return run.fab_hash, fab_from_proto(given.fab).content
 
     def fetch(self, work: Work) -> Message:
         """Get a message's content, and confirm it.
@@ -285,6 +309,14 @@ class Link:
                     self.replaced.set()
             except (httpx.HTTPError, ValueError, RuntimeError):
                 continue
+
+
+@contextlib.contextmanager
+def _understanding(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # Whatever a server can make up.
+        raise NotUnderstood(f"it sent {what} that cannot be read: {type(error).__name__}") from error
 
 
 def _refused(error: httpx.HTTPStatusError) -> FlopsError:

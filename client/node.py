@@ -10,7 +10,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from client.link import Link, NotAdmitted, ServerGone
+from client.link import Link, NotAdmitted, NotUnderstood, ServerGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +52,9 @@ class Node:
                 except ServerGone as error:
                     self._say(f"{self._server} is gone ({error}); waiting for the next server")
                     self._waiting_said = True
+                except NotUnderstood as error:
+                    self._say(f"{self._server} is not understood: {error}; trying again")
+                    time.sleep(REFUSED_PAUSE * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
                 finally:
                     link.leave()
         finally:

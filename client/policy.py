@@ -19,6 +19,7 @@ import tomllib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from fl.console import count
 from fl.errors import SettingsError, nearest
 
 if TYPE_CHECKING:
@@ -62,6 +63,10 @@ class Policy:
             told = [f"{word} {value!r}" for word, value in (("commit", commit), ("image", image)) if value]
             server = f"a server of {' and '.join(told)}" if told else "a server that names neither commit nor image"
             return f"policy: {server} is not allowed here (releases = {_toml(self.releases)})"
+        return self.refuse_examples(examples)
+
+    def refuse_examples(self, examples: int) -> str | None:
+        """Tell why so few training examples take no part, or return None."""
         if examples < self.min_examples:
             return f"policy: {examples} training examples are too few (min_examples = {self.min_examples})"
         return None
@@ -76,9 +81,9 @@ class Policy:
         """Say in a line what is allowed."""
         parts = [
             "any task" if self.tasks is None else f"tasks {', '.join(self.tasks)}",
-            "any release" if self.releases is None else f"{len(self.releases)} releases",
-            *([f"at least {self.min_examples} examples"] if self.min_examples else []),
-            *([f"up to {self.max_rounds_a_day} rounds a day"] if self.max_rounds_a_day else []),
+            "any release" if self.releases is None else count(len(self.releases), "release"),
+            *([f"at least {count(self.min_examples, 'example')}"] if self.min_examples else []),
+            *([f"up to {count(self.max_rounds_a_day, 'round')} a day"] if self.max_rounds_a_day else []),
             *(["evaluation only"] if self.evaluation_only else []),
         ]
         return ", ".join(parts)
@@ -93,7 +98,7 @@ class Policy:
             return "policy: training is not allowed here (evaluation_only = true)"
         if self.max_rounds_a_day is not None and rounds_today >= self.max_rounds_a_day:
             return (
-                f"policy: {rounds_today} rounds were trained today, more are not allowed before midnight UTC "
+                f"policy: {count(rounds_today, 'round')} trained today, more are not allowed before midnight UTC "
                 f"(max_rounds_a_day = {self.max_rounds_a_day})"
             )
         return None

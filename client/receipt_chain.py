@@ -150,7 +150,11 @@ def disagreement(head: tuple[int, str] | None, last: int, hashes: Mapping[int, s
         hashes: the entries' hashes by number, as far as they are known.
     """
     if head is None:
-        return None if last <= 1 else "the head file is missing, so nobody can tell whether receipts are too"
+        return (
+            None
+            if last <= 1
+            else "the head file is missing or cannot be read, so nobody can tell whether receipts are missing too"
+        )
     number, hash_ = head
     if number > last:
         return f"{missing(last + 1, number)}, the head file knows of more than there are"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from fl.commands.params import FilePath
 from fl.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Hosts that plain text is allowed to."""
@@ -51,21 +52,25 @@ class ClientSettings:
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of a node to a command; `settle_client` checks them."""
-    path = click.Path(path_type=Path, readable=False)  # What cannot be read is a row of check's table.
+    path = FilePath(readable=False)  # What cannot be read is a row of check's table.
     for option in reversed(
         (
             click.option(
-                "--server", envvar="FLOPS_SERVER", metavar="HOST:PORT", help="The global server.", show_envvar=True
+                "--server",
+                envvar="FLOPS_SERVER",
+                metavar="HOST:PORT",
+                help="Needed: the global server.",
+                show_envvar=True,
             ),
             click.option(
-                "--task", envvar="FLOPS_TASK", metavar="TASK", help="The federation's task.", show_envvar=True
+                "--task", envvar="FLOPS_TASK", metavar="TASK", help="Needed: the federation's task.", show_envvar=True
             ),
             click.option(
                 "--data",
                 envvar="FLOPS_DATA",
                 type=path,
                 metavar="FILE",
-                help="This hospital's examples: CSV, Parquet or NPZ.",
+                help="Needed: this hospital's examples, CSV, Parquet or NPZ.",
                 show_envvar=True,
             ),
             click.option(

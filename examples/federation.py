@@ -59,7 +59,11 @@ def federate(port: int) -> int:
             start("client", "start", *trust, "--task", "digits", "--data", f"data/{name}.npz", home=name, stderr=log)
     tls = ("--tls-cert", "tls/server.pem", "--tls-key", "tls/server.key")
     words = ("--hospitals", "hospitals", *tls, "--host", "127.0.0.1", "--port", str(port))
-    job = start("server", "round", *words, stdout=subprocess.PIPE)
+    return show(start("server", "round", *words, stdout=subprocess.PIPE))
+
+
+def show(job: subprocess.Popen[str]) -> int:
+    """Print what a job says; returns its exit code."""
     for line in job.stdout or ():
         if not line.startswith("{"):  # The JSON document is for machines.
             print(line, end="", flush=True)
@@ -75,8 +79,8 @@ def main() -> int:
     try:
         with socket.create_server(("127.0.0.1", chosen.port)) as free:
             port = free.getsockname()[1]
-    except OSError as error:
-        sys.exit(f"--port {chosen.port}: {error.strerror}")
+    except (OSError, OverflowError) as error:
+        sys.exit(f"--port {chosen.port}: {getattr(error, 'strerror', error)}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         prepare(chosen.rounds)
@@ -84,7 +88,9 @@ def main() -> int:
         start("client", "receipts", "--last", "7", home=HOSPITALS[0]).wait()
         start("client", "receipts", "--verify", home=HOSPITALS[0]).wait()
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt:  # In a terminal the job has been told too; it registers what is complete.
+        STARTED[-1].terminate()
+        show(STARTED[-1])
         return 130
     finally:
         for process in STARTED:

@@ -42,15 +42,15 @@ def make_bundle() -> bytes:
 
 def refuse_bundle(content: bytes) -> str | None:
     """Return why a bundle is not run, in one line, or None for one without code. Nothing is unpacked."""
+    if content == make_bundle():
+        return None
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             members = archive.namelist()
-    except zipfile.BadZipFile:
-        return "the app bundle is no zip archive"
+    except Exception:  # Whatever a made-up archive makes of its reader.
+        return "the app bundle is no zip archive that can be read"
     other = [name for name in members if name != _MEMBER]
     if other:
         listed = ", ".join(sorted(other)[:5])
         return f"the app bundle carries more than a name: {listed}; this node runs its own code alone"
-    if content != make_bundle():
-        return "the app bundle names another app than this node runs"
-    return None
+    return "the app bundle names another app than this node runs"

@@ -32,4 +32,7 @@ def count(number: int, word: str) -> str:
 
 
 def _cell(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    from rich.markup import escape
+
+    # Square brackets in file names and shapes are no markup.
+    return f"{value:g}" if isinstance(value, float) else escape(str(value))

@@ -1,6 +1,7 @@
 """The examples work as the documentation says."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -73,17 +74,22 @@ def test_a_federation_of_processes_goes_on_from_its_last_version(tmp_path):
 
 
 @pytest.mark.federation
-def test_ctrl_c_ends_all_processes_of_the_federation(tmp_path):
-    process = _start(tmp_path)
+@pytest.mark.parametrize("group", [True, False], ids=["terminal", "alone"])
+def test_ctrl_c_ends_all_processes_and_keeps_complete_rounds(group, tmp_path):
+    process = _start(tmp_path, "--rounds", "500")
     assert process.stdout is not None
     assert process.stderr is not None
     for line in process.stderr:
-        if "hospitals: hospital-1" in line:
+        if "round 2: 3 hospitals" in line:
             break
-    os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to all of them.
-    out, _ = process.communicate(timeout=120)
+    # A terminal tells all of them, and the script passes it on besides.
+    os.killpg(process.pid, signal.SIGINT) if group else process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
 
     assert process.returncode == 130
+    assert re.search(r"registered flops-digits version 1 \(parent none\): [0-9]+ rounds, 3 hospitals", out), out + err
+    assert "of 500 rounds" in out
+    assert "(a bug" not in out + err
     assert "All processes have ended" in out
     for name in ("hospital-1", "hospital-2", "hospital-3"):
         assert '"stopped"' in (tmp_path / "flops-federation" / name / "state.json").read_text()
@@ -102,5 +108,14 @@ def test_a_port_that_is_taken_is_said_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_port_that_is_none_is_said_at_once(tmp_path):
+    process = _start(tmp_path, "--port", "99999")
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 1
+    assert err.startswith("--port 99999: ")
+    assert "Traceback" not in err
+
+
 def test_the_federation_is_short():
-    assert len(SCRIPT.read_text().splitlines()) < 100
+    assert len(SCRIPT.read_text().splitlines()) < 110

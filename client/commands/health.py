@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from fl.commands.params import FilePath
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 STALE_SECONDS = 60.0
 """A state older than this is a dead node's: a living one renews it every ten seconds."""
@@ -17,7 +22,7 @@ STALE_SECONDS = 60.0
 @click.option(
     "--home",
     envvar="FLOPS_CLIENT_HOME",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FOLDER",
     help="The node's folder; default: ./flops-client.",
     show_envvar=True,

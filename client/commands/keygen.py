@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from fl.commands.params import FilePath
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(
@@ -13,7 +18,7 @@ import click
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FOLDER",
     help="Folder for the pair; default: the one FLOPS_CLIENT_HOME names, or ./flops-client.",
 )
@@ -29,10 +34,14 @@ def keygen(out: Path | None, name: str, force: bool, as_json: bool) -> None:
     from fl import keys
 
     folder = out if out is not None else home()
+    # What an older key made would be mailed by mistake.
+    stale = sorted(f.name for f in folder.glob("*.pub") if f.name != f"{name}.pub") if force else []
     private, public = folder / KEY, folder / f"{name}.pub"
     key = keys.generate()
     keys.write_pair(key, private, public, name=name, overwrite=force)
     line, print_ = keys.public_line(key.public_key(), name), keys.fingerprint(key.public_key())
+    for left in stale:
+        click.echo(f"{folder / left} is not this key's; remove it, lest somebody sends it", err=True)
     if as_json:
         import json
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from fl.commands.params import FilePath
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEADER = ("number", "time", "kind", "round", "model", "server commit", "examples", "bytes sent", "result")
 
@@ -17,7 +21,7 @@ HEADER = ("number", "time", "kind", "round", "model", "server commit", "examples
 @click.option(
     "--file",
     "path",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="PATH",
     help="File of receipts; default: receipts.jsonl in the folder FLOPS_CLIENT_HOME names, or in ./flops-client.",
 )
@@ -59,23 +63,23 @@ def _verify(path: Path, as_json: bool) -> None:
 
 def _show(path: Path, last: int, as_json: bool) -> None:
     from client.receipts import newest
+    from fl.errors import FlopsError
 
     entries = newest(path, last)
+    if not entries and path.stat().st_size:
+        raise FlopsError(f"receipts {path}: no receipt can be read from it; --file names another file")
     if as_json:
         import json
 
         click.echo(json.dumps({"file": str(path), "receipts": entries}))
         return
     if not entries:
-        found = "no receipts yet" if path.stat().st_size == 0 else "no receipt can be read from it"
-        click.echo(f"{path}: {found}")
+        click.echo(f"{path}: no receipts yet")
         return
-    from rich.markup import escape
-
     from fl.console import print_table
 
     # Numbers stay numbers, for their column's sake.
-    rows = [[cell if isinstance(cell, int) else escape(_clean(cell)) for cell in _row(entry)] for entry in entries]
+    rows = [[cell if isinstance(cell, int) else _clean(cell) for cell in _row(entry)] for entry in entries]
     print_table(HEADER, rows)
 
 

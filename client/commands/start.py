@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -25,13 +26,15 @@ def start(context: click.Context, /, as_json: bool, **options: Any) -> int:
     Nothing is asked of anybody: a server that ends, a new one with another certificate of the same CA, a network
     that is cut, all are waited for. Stop it with Ctrl-C or SIGTERM.
     """
+    from client.home import alone
     from client.settings import settle_client
     from fl.logs import log_to_people
 
     log_to_people("flops.client", as_json=as_json, to_output=as_json, debug=context.obj["debug"])
     settings = settle_client(options)
     try:
-        _run(settings)
+        with alone(settings.home):
+            _run(settings)
     except (Exception, KeyboardInterrupt) as error:
         from fl.errors import interruption
 
@@ -47,7 +50,7 @@ def _run(settings: ClientSettings) -> None:
     from client.link import Link
     from client.node import Node
     from client.policy import read_policy
-    from client.receipts import Receipts
+    from client.receipts import Receipts, verify
     from client.settings import check_data, read_ca
     from client.worker import Worker, WorkerSettings
     from fl.keys import fingerprint, read_private
@@ -60,6 +63,13 @@ def _run(settings: ClientSettings) -> None:
         read_policy(settings.policy)
     check_data(settings.data)
     receipts = Receipts(settings.home / RECEIPTS)
+    problems = verify(receipts.path).problems
+    if problems:
+        logging.getLogger("flops.client").warning(
+            "receipts %s: the chain is not whole (%s); flops client receipts --verify tells all. The node goes on",
+            receipts.path,
+            problems[0] if len(problems) == 1 else f"{len(problems)} problems",
+        )
     name = fingerprint(key.public_key())
     worker = Worker(WorkerSettings(settings.task, settings.schema, settings.data, name))
     worker.start()
@@ -75,6 +85,4 @@ def _run(settings: ClientSettings) -> None:
 
 
 def _log_stop() -> None:
-    import logging
-
     logging.getLogger("flops.client").info("stopped")

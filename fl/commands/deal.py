@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from fl.commands.params import FilePath
+
 _EXAMPLES = """\b
 Examples:
   flops deal digits --clients 3
@@ -26,7 +28,7 @@ Examples:
     help="iid, dirichlet:ALPHA (label skew) or unequal:SIGMA (sizes).",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes everything that is drawn.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; default: flops-out/TASK-data.")
+@click.option("--out", type=FilePath(), help="Folder for the files; default: flops-out/TASK-data.")
 @click.option("--force", is_flag=True, help="Overwrite the files of an earlier deal.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def deal(

@@ -104,11 +104,11 @@ def load_examples(task: Task) -> Dataset:
 def _check_empty(out: Path, names: set[str], force: bool) -> None:
     """Refuse a folder where this deal's files would overwrite others, or be mixed with those of another deal."""
     present = sorted(path.name for path in out.iterdir() if _DEALT.fullmatch(path.name))
-    if present and not force:
+    left = [name for name in present if name not in names]
+    if present and not force and not left:
         raise SettingsError(
             f"--out {out}: {_some(present)} there already; --force overwrites, or name another folder"
         )
-    left = [name for name in present if name not in names]
     if left:
         # Whoever takes all the folder's files would train on some examples twice.
         raise SettingsError(

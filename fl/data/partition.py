@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Kind = Literal["iid", "dirichlet", "unequal", "natural"]
 _DEFAULTS: dict[Kind, float | None] = {"iid": None, "dirichlet": 0.5, "unequal": 1.0, "natural": None}
 _PARAMETERS: dict[Kind, str] = {"dirichlet": "alpha", "unequal": "sigma"}
+_MOST: dict[Kind, float] = {"dirichlet": 1e6, "unequal": 10.0}
+"""Larger numbers deal as these do, and leave the finite numbers sooner or later."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ def parse_partition(text: str) -> Partition:
         value = float(number)
     except ValueError:
         value = float("nan")
-    if not 0 < value < float("inf"):
-        raise SettingsError(f"partition '{text}': {name} must be a number above 0, for example {kind}:0.3")
+    if not 0 < value <= _MOST[kind]:
+        raise SettingsError(
+            f"partition '{text}': {name} must be a number above 0 and at most {_MOST[kind]:g}, for example {kind}:0.3"
+        )
     return Partition(kind, value)
 
 

@@ -185,6 +185,8 @@ def _csv_error(path: Path, text: str) -> DataError:
     if found:
         row, expected, got = (int(number) for number in found.groups())
         return DataError(f"{got} values where the header has {expected}", file=path, row=row)
+    if "Empty CSV file" in text:
+        return DataError("the file has no rows; a header and one row an example are needed", file=path)
     return DataError(f"not a CSV table: {text.split(': ', 1)[-1].splitlines()[0]}", file=path)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from fl.commands.params import FilePath
+
 
 @click.command(
     short_help="Make the server's certificate, and a CA.",
@@ -21,7 +23,7 @@ import click
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=Path("tls"),
     show_default=True,
     metavar="FOLDER",

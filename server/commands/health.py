@@ -41,7 +41,8 @@ def health(port: int, plain_text: bool, as_json: bool) -> int:
     except (OSError, http.client.HTTPException) as error:
         if as_json:
             click.echo(json.dumps({"healthy": False, "port": port}))
-        raise FlopsError(f"no job answers on port {port}: {error}") from error
+        hint = "; does it run with TLS? then leave out --plain-text" if plain_text else ""
+        raise FlopsError(f"no job answers on port {port}: {error}{hint}") from error
     finally:
         connection.close()
     click.echo(json.dumps({"healthy": status == 200, "port": port}) if as_json else f"port {port} answers {status}")

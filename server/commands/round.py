@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fl.commands.params import FilePath
+
 if TYPE_CHECKING:
     from server.outcome import Outcome
 
 TERMINATION = Path("/dev/termination-log")
 """Where Kubernetes reads a container's last words."""
 
-_PATH = click.Path(path_type=Path, readable=False)  # What cannot be read is an outcome too, and told as one.
+_PATH = FilePath(readable=False)  # What cannot be read is an outcome too, and told as one.
 
 
 @click.command(

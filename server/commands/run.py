@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
+
+from fl.commands.params import FilePath
 
 _EXAMPLES = """\b
 Examples:
@@ -47,16 +48,16 @@ Examples:
 @click.option(
     "--data",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="CSV or Parquet file; once for each hospital.",
 )
-@click.option("--schema", type=click.Path(path_type=Path), help="TOML file that describes the data's columns.")
+@click.option("--schema", type=FilePath(), help="TOML file that describes the data's columns.")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--continue", "continued", is_flag=True, help="Start from the model's newest version.")
 @click.option("--compare", is_flag=True, help="Also train each hospital alone, and all data pooled.")
 @click.option("--model-name", help="The registered model; default: flops-TASK.")
-@click.option("--out", type=click.Path(path_type=Path), help="Output folder; default: flops-out/TASK.")
+@click.option("--out", type=FilePath(), help="Output folder; default: flops-out/TASK.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 @click.pass_context
 def run(

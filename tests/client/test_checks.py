@@ -119,3 +119,31 @@ def test_people_get_a_table(flops, hospital):
 
     assert ended.code == 1
     assert "no such file" in ended.out
+
+
+def test_a_policy_that_wants_more_examples_fails_as_a_job_would(hospital, here):
+    (here / "policy.toml").write_text("min_examples = 17")
+    assert hospital(policy="policy.toml")["policy"] == (
+        "FAILED",
+        "policy: 16 training examples are too few (min_examples = 17)",
+    )
+    (here / "policy.toml").write_text("min_examples = 16")
+    assert hospital(policy="policy.toml")["policy"][0] == "passed"
+
+
+def test_square_brackets_are_shown(flops, hospital, here):
+    (here / "d[old]").mkdir()
+    ended = flops("client", "check", "--server", "localhost:1", "--task", "digits", "--data", "d[old]/none.npz")
+
+    assert "d[old]/none.npz" in ended.out
+
+
+def test_a_policy_names_tasks_as_the_server_does(hospital, here):
+    (here / "own.py").write_text(
+        "from dataclasses import replace\nfrom fl.tasks.digits import digits\ntask = replace(digits, name='mine')\n"
+    )
+    (here / "policy.toml").write_text('tasks = ["mine"]')
+
+    assert hospital(task="own:task", policy="policy.toml")["policy"][0] == "passed"
+    (here / "policy.toml").write_text('tasks = ["own:task"]')
+    assert hospital(task="own:task", policy="policy.toml")["policy"][0] == "FAILED"

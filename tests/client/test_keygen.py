@@ -72,3 +72,20 @@ def test_help_has_an_example(flops):
 
     assert "Example: flops client keygen" in ended.out
     assert "--json" in ended.out
+
+
+def test_an_older_keys_public_part_is_told_of(flops, here):
+    flops("client", "keygen", "--name", "St Mary")
+    ended = flops("client", "keygen", "--name", "Other", "--force")
+
+    assert ended.code == 0
+    assert "St Mary.pub is not this key's; remove it" in ended.err
+    assert "St Mary" not in ended.out
+
+
+def test_an_empty_path_is_a_mistake(flops, here):
+    ended = flops("client", "keygen", "--out", "")
+
+    assert ended.code == 2
+    assert "the path is empty" in ended.line
+    assert list(here.iterdir()) == []

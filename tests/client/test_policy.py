@@ -90,7 +90,7 @@ def test_a_day_has_so_many_rounds():
     read = Policy(max_rounds_a_day=3)
 
     assert read.refuse_training(2) is None
-    assert "3 rounds were trained today" in read.refuse_training(3)
+    assert "3 rounds trained today" in read.refuse_training(3)
     assert "(max_rounds_a_day = 3)" in read.refuse_training(4)
 
 

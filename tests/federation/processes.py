@@ -273,14 +273,16 @@ class Federation:
         data: Path | None = None,
         port: int | None = None,
         ca: Path | None = None,
+        plain_text: bool = False,
         env: Mapping[str, str] | None = None,
     ) -> Process:
         """Start a hospital's node; `behaviour` names what a driver does to it."""
+        trust: tuple[object, ...] = ("--plain-text",) if plain_text else ("--ca", ca or self.ca)
         process = Process(
             [
                 *(["-m", "fl.cli"] if not behaviour else [DRIVERS / "changed_hospital.py"]),
                 *("client", "start", "--server", f"localhost:{port or self.port}", "--task", task),
-                *("--data", data or self.data(name), "--ca", ca or self.ca, "--key", self.key(name) / "node.key"),
+                *("--data", data or self.data(name), *trust, "--key", self.key(name) / "node.key"),
                 *("--home", self.home(name), *arguments),
             ],
             self.folder,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import time
 
 import pytest
 
+from client.receipts import Receipts
 from tests.federation.processes import NAMES, wait_for
 
 pytestmark = pytest.mark.federation
@@ -37,6 +41,18 @@ def test_a_server_that_is_stopped_registers_the_complete_rounds(crowd, registry)
     assert (after.code, after.json["version"], after.json["parent"]) == (0, 2, 1), after.log
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.0003, 0.001, 0.1])
+def test_a_server_that_is_told_twice_at_once_registers_the_complete_rounds(pause, crowd, registry):
+    job = crowd.start_job(registry, NAMES, rounds=500, min_hospitals=4)
+    job.wait_for("round 2: ")
+    os.kill(job.pid, signal.SIGINT)  # As a terminal does, and whoever started the job.
+    time.sleep(pause)
+    ended = stop(job)
+    assert ended.code == 0, ended.log
+    assert ended.json["reason"] == f"stopped after {ended.json['rounds']} of 500 rounds"
+    assert registry.versions() == [1]
+
+
 def test_a_server_that_is_stopped_before_a_round_is_complete_registers_nothing(crowd, registry):
     slow = crowd.start_hospital("slow", "slow=60")
     job = crowd.start_job(registry, [*NAMES, "slow"], min_hospitals=5)
@@ -60,7 +76,7 @@ def test_a_server_that_is_stopped_before_a_round_is_complete_registers_nothing(c
     ],
 )
 def test_a_server_that_is_stopped_while_it_starts_says_so(place, federation, registry):
-    ended = federation.run_job(registry, ["east"], f"stopped-in={place}")
+    ended = federation.run_job(registry, ["east"], f"stopped-in={place}", min_hospitals=1)
     assert ended.code == 1, ended.log
     assert ended.json["reason"] == "stopped before a round was complete; nothing is registered"
     assert registry.versions() == []
@@ -117,3 +133,36 @@ def test_a_hospital_that_is_stopped_leaves_nothing_behind(federation, registry):
     assert early.wait() in (0, 143), early.text
     assert "Traceback" not in early.text
     wait_for(lambda: not early.family(), "no process is left", 10)
+
+
+def test_a_second_node_with_the_same_folder_is_refused(crowd):
+    ended = crowd.start_hospital("east")
+    assert ended.wait() == 2, ended.text
+    assert "another node runs with this folder; stop it, or give each node its own folder and key" in ended.text
+    assert crowd.running[0].ended is None
+
+
+def test_a_node_says_at_its_start_that_receipts_were_changed(federation):
+    first = federation.start_hospital("east")
+    first.wait_for("waiting for it")
+    first.terminate()
+    first.wait()
+    receipts = Receipts(federation.home("east") / "receipts.jsonl")
+    for number in range(3):
+        receipts.append({"kind": "train", "examples": number})
+    receipts.path.write_text(receipts.path.read_text().replace('"examples":1', '"examples":7'))
+    again = federation.start_hospital("east")
+    again.wait_for("the chain is not whole (line 2: receipt 2 was changed); flops client receipts --verify tells all")
+    again.wait_for("waiting for it")
+
+
+def test_in_plain_text_no_proxy_is_asked(federation, registry):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(0.1)
+        address = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+        node = federation.start_hospital(
+            "east", plain_text=True, env={"http_proxy": address, "all_proxy": address, "no_proxy": ""}
+        )
+        node.wait_for("(connection refused); waiting for it")
+        with pytest.raises(TimeoutError):
+            proxy.accept()

@@ -41,8 +41,10 @@ def test_flower_can_read_it():
         (bundle, "names another app"),
         (lambda: b"import os", "no zip archive"),
         (lambda: make_bundle() + b"trailing", "names another app"),
+        (lambda: bundle(**{"\u00e9": ""}).replace(b"\xc3\xa9", b"\xff\xff"), "no zip archive"),
+        (lambda: make_bundle().replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\xff"), "no zip archive"),
     ],
-    ids=["code", "setting", "other-app", "empty", "no-zip", "trailing"],
+    ids=["code", "setting", "other-app", "empty", "no-zip", "trailing", "made-up name", "made-up version"],
 )
 def test_anything_else_is_refused(content, reason):
     assert reason in refuse_bundle(content())

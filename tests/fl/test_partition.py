@@ -57,6 +57,8 @@ def test_iid_sizes_differ_by_one_and_unequal_ones_by_much():
         ("dirichlet:-1", "alpha must be a number above 0"),
         ("dirichlet:x", "alpha must be a number above 0"),
         ("unequal:nan", "sigma must be a number above 0"),
+        ("unequal:1e300", "at most 10, for example"),
+        ("dirichlet:1e7", "at most 1e+06, for example"),
         ("iid:3", "partition 'iid' takes no number"),
         ("dirichelt:1", "did you mean 'dirichlet'?"),
     ],
