@@ -169,10 +169,12 @@ def _run(
     close: Any,
 ) -> Outcome:
     # 1. The parent: the newest version, or the very first weights. Hospitals are coming meanwhile.
+    from server.heap import settle
     from server.recording import Recorder
 
     recorder = Recorder(settings)
     parent, state = recorder.parent()
+    settle()
     _log.info("%s", f"from {settings.model} version {parent.version}" if parent else "from the task's first weights")
     # 2. The rounds.
     reason = _train(settings, names, expected, grid, progress, parent, state, stop)

@@ -14,6 +14,8 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER
 from flwr.superlink.routers.fleet.node_auth import authenticate_node
 from starlette.datastructures import Headers
 
+from server.heap import sweep
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +33,9 @@ PIECES_AT_ONCE = 4
 
 PIECES_EACH = 2
 """How many of them are of one hospital; a node sends and fetches no more at a time."""
+
+PIECES_A_SWEEP = 16
+"""After how many of them their remains are looked for."""
 
 ROOM_SECONDS = 15.0
 """How long a piece waits for that at most."""
@@ -65,6 +70,7 @@ class Guard:
         self._app, self._board = app, board
         self._places = asyncio.Semaphore(AT_ONCE)
         self._rooms = asyncio.Semaphore(PIECES_AT_ONCE)
+        self._pieces = 0
         self._open: Counter[bytes] = Counter()
         self._own: dict[bytes, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PIECES_EACH))
 
@@ -109,6 +115,9 @@ class Guard:
                 await self._serve(scope, receive, send)
             finally:
                 room.leave()
+                self._pieces += 1
+                if self._pieces % PIECES_A_SWEEP == 0:
+                    sweep()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
