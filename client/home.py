@@ -33,13 +33,20 @@ def alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (folder / LOCK).open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-    except BlockingIOError as error:
+        lock = (folder / LOCK).open("a")
+    except OSError as error:
         raise SettingsError(
-            f"--home {folder}: another node runs with this folder; stop it, or give each node its own folder and key"
+            f"--home {folder}: cannot be written: {error.strerror or error}; a node keeps its receipts there"
         ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SettingsError(
+                f"--home {folder}: another node runs with this folder; stop it, or give each node its own "
+                "folder and key"
+            ) from error
+        yield
 
 
 def home() -> Path:

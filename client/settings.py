@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from cryptography.x509 import Certificate
+
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 """Hosts that plain text is allowed to."""
 
@@ -201,4 +203,20 @@ def read_ca(path: Path | None) -> bytes | None:
         raise SettingsError(f"--ca {path}: no certificate in PEM format") from error
     except (UnicodeDecodeError, ValueError) as error:
         raise SettingsError(f"--ca {path}: no certificate in PEM format") from error
+    from cryptography import x509
+
+    if not any(_signs(certificate) for certificate in x509.load_pem_x509_certificates(content)):
+        raise SettingsError(
+            f"--ca {path}: holds a server's certificate, not a CA's; ask the federation for its ca.pem"
+        )
     return content
+
+
+def _signs(certificate: Certificate) -> bool:
+    """Tell whether a certificate may have signed others: nothing in it says that it has not."""
+    from cryptography import x509
+
+    try:
+        return bool(certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except (x509.ExtensionNotFound, ValueError):
+        return True

@@ -102,8 +102,10 @@ def _own(name: str) -> Task:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        hint = f"; start where '{module_name.partition('.')[0]}' stands, or let PYTHONPATH name that folder"
         raise SettingsError(
             f"task '{name}': module '{module_name}' cannot be imported: {type(error).__name__}: {error}"
+            f"{hint if isinstance(error, ModuleNotFoundError) else ''}"
         ) from error
     found = getattr(module, attribute, None)
     if not isinstance(found, Task):

@@ -147,3 +147,10 @@ def test_a_policy_names_tasks_as_the_server_does(hospital, here):
     assert hospital(task="own:task", policy="policy.toml")["policy"][0] == "passed"
     (here / "policy.toml").write_text('tasks = ["own:task"]')
     assert hospital(task="own:task", policy="policy.toml")["policy"][0] == "FAILED"
+
+
+def test_a_servers_certificate_is_no_ca(hospital):
+    result, found = hospital(ca="tls/server.pem")["CA"]
+
+    assert result == "FAILED"
+    assert "holds a server's certificate, not a CA's" in found

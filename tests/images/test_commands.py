@@ -111,8 +111,8 @@ def test_a_key_that_others_may_read_is_refused(start):
 
 def test_a_home_that_cannot_be_written_is_named(start):
     place = {"FLOPS_CLIENT_HOME": "/srv/node", "FLOPS_KEY": "/node/node.key"}
-    problem = "receipts /srv/node/receipts.jsonl: cannot be written: Read-only file system"
-    assert start(code=1, **place).startswith(problem)
+    problem = "--home /srv/node: cannot be written: Read-only file system"
+    assert start(code=2, **place).startswith(problem)
     found = json.loads(start(command="check --json", code=1, **place))["checks"][4]["found"]
     assert found == "/srv/node: cannot be written by this user; a node keeps its receipts there"
 
