@@ -126,7 +126,9 @@ class _Client(FleetHttpClient):
         *,
         plain_text: bool,
     ) -> None:
-        super().__init__(f"{'http' if plain_text else 'https'}://{address}", interceptors=interceptors)
+        url = f"{'http' if plain_text else 'https'}://{address}"
+        # With `verify` it need not read the system's certificates, for a client that is replaced at once.
+        super().__init__(url, interceptors=interceptors, verify=verify)
         self._client.close()
         self._client = httpx.Client(
             verify=verify,
@@ -149,12 +151,18 @@ class Link:
             key: the node's private key.
             ca: the certificates, PEM, of which one must have signed the server's; None for the system's.
             plain_text: no TLS.
+
+        Raises:
+            ServerGone: the system's certificates cannot be read now; a package that renews them may be at work.
         """
         public = key.public_key()
         self._identity = public_key_to_bytes(public)
         verify: ssl.SSLContext | bool = False
         if not plain_text and ca is None:
-            verify = ssl.create_default_context()
+            try:
+                verify = ssl.create_default_context()
+            except OSError as error:  # Of which ssl's errors are.
+                raise ServerGone(f"the system's certificates cannot be read: {error}") from error
         elif not plain_text and ca is not None:
             verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             verify.load_verify_locations(cadata=ca.decode("ascii"))

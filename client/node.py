@@ -64,27 +64,30 @@ class Node:
         """Return a link to a server that let this node in."""
         pause = FIRST_PAUSE
         while True:
-            link = self._make_link()
             try:
-                link.join()
+                link = self._join()
             except ServerGone as error:
-                link.leave()
                 if error.untrusted or not self._waiting_said:
                     self._say(f"{self._server} is not there ({error}); waiting for it")
                     self._waiting_said = True
                 wait, pause = pause, min(2 * pause, LONGEST_PAUSE)
             except NotAdmitted as error:
-                link.leave()
                 self._say(f"{self._server} does not let this hospital in: {error}; trying again")
                 wait = REFUSED_PAUSE
-            except BaseException:
-                link.leave()
-                raise
             else:
                 self._say(f"joined {self._server}")
                 self._waiting_said = False
                 return link
             time.sleep(wait * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+
+    def _join(self) -> Link:
+        link = self._make_link()
+        try:
+            link.join()
+        except BaseException:
+            link.leave()
+            raise
+        return link
 
     def _serve(self, link: Link) -> None:
         while True:
