@@ -82,6 +82,13 @@ class SettingsFile:
             raise self.wrong(key, f"{value!r}: a number {' and '.join(bounds)} is needed".replace("  ", " "))
         return float(value)
 
+    def truth(self, key: str, default: bool | None = None) -> bool:
+        """Return true or false."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, f"{value!r}: true or false is needed")
+        return value
+
     def table(self, key: str) -> SettingsFile:
         """Return a table within this one; empty where it is not there."""
         value = self._value(key, {})

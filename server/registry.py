@@ -252,6 +252,17 @@ class Registry:
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
         return next((_version(v) for v in found if v.run_id == run_id), None)
 
+    def find(self, name: str, number: int) -> ModelVersion:
+        """Return a version by its number.
+
+        Raises:
+            FlopsError: there is none, or the registry failed.
+        """
+        try:
+            return _version(self._client.get_model_version(name, str(number)))
+        except (MlflowException, OSError) as error:
+            raise FlopsError(f"model {name} version {number} cannot be read: {_reason(error)}") from error
+
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other processes on this machine out of the embedded registry; a server looks after itself."""

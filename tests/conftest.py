@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,12 @@ def _docker_answers() -> bool:
         return False
 
 
-PARTS = {"docker": _docker_answers, "ray": lambda: importlib.util.find_spec("ray") is not None}
+PARTS = {
+    "docker": _docker_answers,
+    "ray": lambda: importlib.util.find_spec("ray") is not None,
+    "registry": lambda: bool(shutil.which("docker-registry")) and os.geteuid() == 0,
+    "ssh": lambda: bool(shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")),
+}
 """Markers of tests that need a part of the system, and how to tell that it is there."""
 
 MINUTES = {

@@ -12,5 +12,6 @@ server = LazyGroup(
         "certificate": "server.commands.certificate:certificate",
         "health": "server.commands.health:health",
         "round": "server.commands.round:round_",
+        "verify": "server.commands.verify:verify",
     },
 )

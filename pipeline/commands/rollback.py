@@ -1,0 +1,42 @@
+"""`flops rollback`: an earlier release again."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import click
+
+from pipeline.commands.common import ALL, pipeline_options, sayer, who
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_EXAMPLES = """\b
+Examples:
+  flops rollback dev --reason "rounds fail since this morning"
+  flops rollback prod --to 2026-01-31-14-05-09 --reason "as it was in January"
+"""
+
+
+@click.command(short_help="Bring back an earlier release, and hold automatic ones.", epilog=_EXAMPLES)
+@click.argument("environment", metavar="ENV")
+@click.option("--to", metavar="RELEASE", help="A release's name or its commit; default: the one before.")
+@click.option("--reason", required=True, help="Why; whoever meets the hold reads it.")
+@pipeline_options
+def rollback(environment: str, to: str | None, reason: str, file: Path | None, as_json: bool) -> None:
+    """Bring back an earlier release of an environment in one commit, and hold automatic ones until `flops resume`.
+
+    Nothing is built: the manifest gets the earlier image's digest.
+    """
+    from fl.errors import SettingsError
+    from pipeline.moves import rollback as roll_back
+    from pipeline.settings import check_environment, read_settings
+
+    if not reason.strip():
+        raise SettingsError("--reason is empty; say why, so that whoever meets the hold knows")
+    settings = read_settings(file, os.environ, needs=ALL)
+    reason = " ".join(reason.split())
+    move = roll_back(settings, check_environment(environment), to, reason, who(), sayer())
+    click.echo(json.dumps(move.as_dict()) if as_json else move.line)

@@ -1,0 +1,154 @@
+"""The config repository: read at its newest commit, changed by one commit, pushed; again from the start on a race."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl.errors import FlopsError
+from pipeline import git_tool
+from pipeline.record import Hold, ReleaseRecord, read_hold, read_release
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pipeline.git_tool import Commit, Repo
+    from pipeline.settings import Settings
+
+ATTEMPTS = 12
+"""How often a push that others were faster than is tried."""
+
+_LONGEST_PAUSE = 4.0
+"""Seconds between two attempts at most."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A commit to make.
+
+    Attributes:
+        files: the new content by path; None takes a file away.
+        message: subject and body.
+        trailers: the lines behind the body.
+    """
+
+    files: Mapping[str, bytes | None]
+    message: str
+    trailers: Mapping[str, str]
+
+
+class Unchanged(Exception):  # noqa: N818 - no error
+    """What is there needs no commit; `args` says why. Raised by who was to make a change."""
+
+
+class ConfigRepo:
+    """A clone of the config repository's branch."""
+
+    def __init__(self, repository: Repo, settings: Settings, depth: int | None) -> None:
+        self._repository, self._settings, self._depth = repository, settings, depth
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: Settings, *, history: bool = False) -> Iterator[ConfigRepo]:
+        """Clone the repository for as long as the block runs.
+
+        Args:
+            settings: address, branch, key.
+            history: fetch all commits and not the newest alone.
+
+        Raises:
+            RepositoryUnreachable: it does not answer.
+            RepositoryRefused: no such repository or branch, or this key may not read it.
+        """
+        git_tool.forget_hook()
+        depth = None if history else 1
+        with git_tool.git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "config.git"
+            clone = git_tool.clone(settings.repository, settings.branch, target, environment, depth=depth)
+            try:
+                yield cls(clone, settings, depth)
+            finally:
+                clone.close()
+
+    @property
+    def head(self) -> str:
+        """The newest commit's id."""
+        return str(self._repository.commit(self._settings.branch).hexsha)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes; None where it is not there."""
+        return git_tool.read_file(self._repository, self._settings.branch, path)
+
+    def release(self, environment: str) -> ReleaseRecord | None:
+        """Return the release that an environment runs; see `read_release` for the errors."""
+        return read_release(self.read(release_file(environment)), release_file(environment))
+
+    def hold(self, environment: str) -> Hold | None:
+        """Return why an environment's releases are paused, or None."""
+        return read_hold(self.read(hold_file(environment)), hold_file(environment))
+
+    def refresh(self) -> None:
+        """Fetch the newest commit; see `open` for the errors."""
+        git_tool.fetch(self._repository, self._settings.branch, depth=self._depth)
+
+    def changes(self, path: str) -> Iterator[tuple[Commit, bytes | None]]:
+        """Yield the commits that changed a file, newest first, and what it held after each."""
+        for commit in self._repository.iter_commits(self._settings.branch, paths=path):
+            yield commit, git_tool.read_file(self._repository, commit.hexsha, path)
+
+    def publish(self, make: Callable[[ConfigRepo], Change], *, say: Callable[[str], None]) -> str:
+        """Commit and push a change; when somebody else was faster, fetch and make it anew from what is there.
+
+        Args:
+            make: looks at what is there and says what to change; its errors, and `Unchanged`, end the attempt.
+            say: told of each race.
+
+        Returns:
+            The new commit's id.
+
+        Raises:
+            PushRaced: others were faster every time.
+            RepositoryRefused: this key may not write.
+            RepositoryUnreachable: the way there broke.
+        """
+        settings = self._settings
+        pause = 0.1
+        for attempt in range(1, ATTEMPTS + 1):
+            change = make(self)
+            commit = git_tool.write_commit(
+                self._repository, settings.branch, change.files, change.message, change.trailers, settings.author
+            )
+            try:
+                git_tool.push(self._repository, settings.branch)
+            except git_tool.PushRaced as race:
+                if attempt == ATTEMPTS:
+                    raise FlopsError(
+                        f"{race} during each of {ATTEMPTS} attempts; nothing was changed; start again later"
+                    ) from race
+                say(f"the config repository moved on; attempt {attempt + 1} of {ATTEMPTS}")
+                time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads attempts, guards nothing
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                self.refresh()
+            else:
+                return str(commit.hexsha)
+        raise AssertionError("unreachable")
+
+
+def manifest_file(environment: str) -> str:
+    """Return the path of an environment's CronJob."""
+    return f"{environment}/cronjob.yaml"
+
+
+def release_file(environment: str) -> str:
+    """Return the path of an environment's release record."""
+    return f"{environment}/release.json"
+
+
+def hold_file(environment: str) -> str:
+    """Return the path of the file that is there while an environment's releases are paused."""
+    return f"{environment}/hold.json"

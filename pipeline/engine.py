@@ -1,0 +1,224 @@
+"""Docker Engine, through its SDK: the only module that imports it, and what its errors mean.
+
+A build or a push that fails is a line in its stream and no exception; `read_stream` makes it one.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import docker
+from docker import DockerClient as DockerClient
+from docker.errors import APIError, DockerException, NotFound
+from docker.models.containers import Container as Container
+from requests.exceptions import ConnectionError as ConnectionLost
+from requests.exceptions import ReadTimeout, RequestException
+
+from fl.errors import FlopsError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from pipeline.settings import Secrets
+
+_SECONDS = 900
+"""A step of a build may be silent for so long."""
+
+
+ENGINE_ERRORS: tuple[type[Exception], ...] = (DockerException, RequestException)
+"""What the library raises, itself or from below."""
+
+ENGINE_TIMEOUTS: tuple[type[Exception], ...] = (ReadTimeout, ConnectionLost)
+"""What it raises where an answer does not come in time."""
+
+
+EngineRefused = APIError
+"""What it raises where the engine answers that it will not."""
+
+
+class EngineUnreachable(FlopsError):  # noqa: N818 - a state, not a mistake
+    """Docker Engine does not answer."""
+
+
+class RegistryRefused(SettingsError):  # noqa: N818 - a state, not a mistake
+    """The registry is not trusted, or does not let this account do what is wanted."""
+
+
+class TransferFailed(FlopsError):  # noqa: N818 - a state, not a mistake
+    """The registry could not be reached, or the transfer broke."""
+
+
+class StreamFailed(FlopsError):  # noqa: N818 - a state, not a mistake
+    """A build or push failed; the message is the engine's."""
+
+
+@contextmanager
+def engine() -> Iterator[DockerClient]:
+    """Yield a connection to the engine that the environment names (DOCKER_HOST), by default the local one.
+
+    Raises:
+        EngineUnreachable: it does not answer, or ends meanwhile.
+    """
+    try:
+        client = docker.from_env(timeout=_SECONDS)
+    except DockerException as error:
+        raise EngineUnreachable(_no_engine(error)) from error
+    try:
+        yield client
+    except APIError as error:  # Which is one of those below, too.
+        raise FlopsError(f"Docker Engine: {said(error)}") from error
+    except RequestException as error:
+        raise EngineUnreachable(_no_engine(error)) from error
+    finally:
+        client.close()
+
+
+def account(secrets: Secrets) -> dict[str, str] | None:
+    """Return the registry's account as the engine takes it; None for what `docker login` has stored.
+
+    Raises:
+        SettingsError: half of it is missing.
+    """
+    if bool(secrets.username) != bool(secrets.password):
+        there, missing = ("HARBOR_USERNAME", "HARBOR_PASSWORD")[:: 1 if secrets.username else -1]
+        raise SettingsError(f"{there} is set and {missing} is not; a robot account has both")
+    return {"username": secrets.username, "password": secrets.password} if secrets.username else None
+
+
+def log_in(client: DockerClient, registry: str, secrets: Secrets) -> bool:
+    """Prove the account to a registry; False where there is none to prove.
+
+    Raises:
+        RegistryRefused: the account or the registry's certificate is not accepted.
+        TransferFailed: the registry does not answer.
+    """
+    known = account(secrets)
+    if known is None:
+        return False
+    with _about(registry):
+        # Kept in this process alone; no file of the user's is written.
+        client.api.login(**known, registry=registry, reauth=True, dockercfg_path="/dev/null")
+    return True
+
+
+def remote_digest(client: DockerClient, image: str, registry: str, secrets: Secrets) -> str | None:
+    """Return the digest behind an image's name in its registry; None where it is not there.
+
+    Raises:
+        RegistryRefused: the account or the registry's certificate is not accepted.
+        TransferFailed: the registry does not answer.
+    """
+    with _about(registry):
+        try:
+            found = client.api.inspect_distribution(image, auth_config=account(secrets))
+        except NotFound:
+            return None
+        except APIError as error:
+            # A project without this image answers so, and who may not read it learns no more either.
+            if any(sign in said(error) for sign in ("manifest unknown", "name unknown", "not found")):
+                return None
+            raise
+    return str(found["Descriptor"]["digest"])
+
+
+def pull(client: DockerClient, image: str, registry: str, secrets: Secrets) -> None:
+    """Have an image here, by a name with a digest.
+
+    Raises:
+        RegistryRefused: the account or the registry's certificate is not accepted.
+        TransferFailed: the registry does not answer, or has no such image.
+    """
+    try:
+        client.images.get(image)
+    except NotFound:
+        with _about(registry):
+            client.images.pull(image, auth_config=account(secrets))
+
+
+def read_stream(lines: Iterable[dict[str, Any]], each: Callable[[dict[str, Any]], None]) -> None:
+    """Hand on each line of a build's or push's stream.
+
+    Raises:
+        StreamFailed: a line says that it failed.
+    """
+    failed = ""
+    for line in lines:  # To its end, so that the connection is given back.
+        if not failed and ("error" in line or "errorDetail" in line):
+            detail = line.get("errorDetail") or {}
+            failed = " ".join(str(detail.get("message") or line.get("error")).split())
+        each(line)
+    if failed:
+        raise StreamFailed(failed)
+
+
+_MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
+    (
+        "certificate signed by unknown authority",
+        RegistryRefused,
+        "its certificate is of a CA that the engine does not trust; put the CA's certificate to "
+        "/etc/docker/certs.d/{registry}/ca.crt",
+    ),
+    ("certificate has expired", RegistryRefused, "its certificate has expired; its administrator must renew it"),
+    ("certificate is valid for", RegistryRefused, "its certificate is for another name"),
+    ("certificate is not valid", RegistryRefused, "its certificate is for another name"),
+    ("x509:", RegistryRefused, "its certificate is not accepted"),
+    (
+        "server gave HTTP response",
+        RegistryRefused,
+        "it speaks no TLS; name its TLS port",
+    ),
+    ("unauthorized", RegistryRefused, "it does not accept the account; check HARBOR_USERNAME and HARBOR_PASSWORD"),
+    ("authentication required", RegistryRefused, "it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD"),
+    ("no basic auth credentials", RegistryRefused, "it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD"),
+    (
+        "401 Unauthorized",
+        RegistryRefused,
+        "it does not accept the account; check HARBOR_USERNAME and HARBOR_PASSWORD",
+    ),
+    ("denied", RegistryRefused, "the account may not do this in the project; give the robot the right to push"),
+    ("no space left", TransferFailed, "it has no space left; its administrator must make some"),
+    ("quota", TransferFailed, "the project's quota is used up"),
+    ("no such host", TransferFailed, "its host's name is not known to the engine"),
+    ("connection refused", TransferFailed, "nothing listens there (connection refused)"),
+    ("i/o timeout", TransferFailed, "it does not answer (timed out)"),
+    ("Client.Timeout", TransferFailed, "it does not answer (timed out)"),
+    ("context deadline exceeded", TransferFailed, "it does not answer (timed out)"),
+)
+
+
+def explain(text: str, registry: str) -> FlopsError:
+    """Say in a line what the engine's words about a registry mean, and what to do."""
+    for sign, kind, meaning in _MEANINGS:
+        if sign in text:
+            return kind(f"registry {registry}: {meaning.format(registry=registry)}")
+    return TransferFailed(f"registry {registry}: {text}")
+
+
+@contextmanager
+def _about(registry: str) -> Iterator[None]:
+    try:
+        yield
+    except APIError as error:
+        raise explain(said(error), registry) from error
+
+
+def said(error: Exception) -> str:
+    """Return what the engine answered, in a line."""
+    if (response := getattr(error, "response", None)) is not None:
+        response.close()  # One that was to be a stream would keep its connection.
+    return " ".join(str(getattr(error, "explanation", None) or error).split())
+
+
+def _no_engine(error: Exception) -> str:
+    text = str(error)
+    if "Permission denied" in text or "PermissionError" in text:
+        return "Docker Engine does not let this user in; add the user to the group docker"
+    reason = "it ended or broke the connection" if "Connection aborted" in text and "FileNotFound" not in text else ""
+    return f"Docker Engine does not answer{f': {reason}' if reason else ''}; start it, or name another by DOCKER_HOST"
+
+
+def labels(client: DockerClient, image: str) -> Mapping[str, str]:
+    """Return an image's labels."""
+    found: Mapping[str, str] = client.images.get(image).labels
+    return found

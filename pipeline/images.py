@@ -1,0 +1,193 @@
+"""Both images: built from a commit through the engine, pushed, known by their digests."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+import tempfile
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fl.errors import FlopsError
+from pipeline.engine import EngineRefused, StreamFailed, account, explain, read_stream, remote_digest, said
+from pipeline.image_name import ImageName
+from pipeline.record import release_name
+from pipeline.settings import SIDES
+from pipeline.source import dockerfile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.engine import DockerClient
+    from pipeline.settings import Settings
+    from pipeline.source import Source
+
+_LAST_LINES = 20
+"""How much of a failed build's output is shown."""
+
+_SAY_SECONDS = 2.0
+"""Steps that come out of the cache follow each other faster than anybody reads."""
+
+_STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
+
+
+class BuildFailed(FlopsError):  # noqa: N818 - a state, not a mistake
+    """An image does not build.
+
+    Attributes:
+        lines: the last ones that the build printed.
+    """
+
+    def __init__(self, message: str, lines: list[str]) -> None:
+        super().__init__(message)
+        self.lines = lines
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An image in the registry.
+
+    Attributes:
+        image: with tag and digest.
+        size: bytes that were transferred, before compression; layers that were there are none.
+        build_seconds: how long it was built.
+        push_seconds: how long it was pushed.
+    """
+
+    image: ImageName
+    size: int
+    build_seconds: float
+    push_seconds: float
+
+
+def free_tag(client: DockerClient, settings: Settings, now: datetime) -> tuple[str, datetime]:
+    """Return a tag that neither image has in the registry, and its time: now, or the next second that is free.
+
+    Raises:
+        RegistryRefused: the account or the registry's certificate is not accepted.
+        TransferFailed: the registry does not answer.
+    """
+    for seconds in range(60):
+        moment = now + timedelta(seconds=seconds)
+        tag = release_name(moment)
+        if not any(
+            remote_digest(client, f"{settings.image(side)}:{tag}", settings.registry, settings.secrets)
+            for side in SIDES
+        ):
+            return tag, moment
+    raise FlopsError(f"registry {settings.registry}: has all tags of this minute; is a release loop running?")
+
+
+def build(
+    client: DockerClient,
+    source: Source,
+    side: str,
+    settings: Settings,
+    tag: str,
+    moment: datetime,
+    say: Callable[[str], None],
+) -> float:
+    """Build a side's image from the commit, with the engine's cache; returns the seconds it took.
+
+    Raises:
+        BuildFailed: a step of the Dockerfile failed.
+    """
+    started = time.monotonic()
+    tail: deque[str] = deque(maxlen=_LAST_LINES)
+    step, told = ["before the first step"], [started]
+
+    def each(line: dict[str, Any]) -> None:
+        for text in str(line.get("stream") or line.get("status") or "").splitlines():
+            if text.strip():
+                tail.append(text.rstrip())
+            if found := _STEP.match(text):
+                step[0] = f"step {found[1]} of {found[2]}"
+                if time.monotonic() - told[0] > _SAY_SECONDS:
+                    told[0] = time.monotonic()
+                    say(f"{side} image: {step[0]}: {found[3][:80]}")
+
+    with tempfile.TemporaryFile() as context:
+        write_context(source, side, settings, context)
+        context.seek(0)
+        try:
+            stream = client.api.build(
+                fileobj=context,
+                custom_context=True,
+                dockerfile=dockerfile(side),
+                tag=f"{settings.image(side)}:{tag}",
+                buildargs={
+                    "BASE_IMAGE": settings.base_image,
+                    "PIP_FLAGS": settings.pip_flags,
+                    "REVISION": source.commit,
+                    "CREATED": moment.astimezone(UTC).isoformat(timespec="seconds"),
+                    "VERSION": tag,
+                    "PROTOCOL": str(source.protocol),
+                },
+                network_mode=settings.network or None,
+                rm=True,
+                forcerm=True,
+                decode=True,
+            )
+            read_stream(stream, each)
+        except StreamFailed as error:
+            raise BuildFailed(f"{dockerfile(side)} does not build, {step[0]}: {error}", list(tail)) from error
+        except EngineRefused as error:
+            raise BuildFailed(f"{dockerfile(side)} does not build: {said(error)}", list(tail)) from error
+    return time.monotonic() - started
+
+
+def write_context(source: Source, side: str, settings: Settings, target: Any) -> None:
+    """Write a build context: what the commit holds of the image's paths, and the wheels that are handed in."""
+    with tarfile.open(fileobj=target, mode="w") as context:
+        with tarfile.open(fileobj=source.archive(side)) as archive:
+            for member in archive:
+                context.addfile(member, archive.extractfile(member) if member.isfile() else None)
+        if settings.wheels is not None:
+            context.add(settings.wheels, arcname="wheels", filter=_plain)
+
+
+def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Take off what says who laid a wheel there and when: the engine's cache would see another file."""
+    member.uid = member.gid = member.mtime = 0
+    member.uname = member.gname = ""
+    return member
+
+
+@dataclass
+class _Progress:
+    """What the lines of a push add up to."""
+
+    pushed: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+
+    def __call__(self, line: dict[str, Any]) -> None:
+        layer, detail = line.get("id"), line.get("progressDetail") or {}
+        if layer and line.get("status") in ("Pushing", "Pushed"):
+            self.pushed[layer] = max(self.pushed.get(layer, 0), int(detail.get("current") or 0))
+        self.digest = str((line.get("aux") or {}).get("Digest") or self.digest)
+
+
+def push(
+    client: DockerClient, side: str, settings: Settings, tag: str, build_seconds: float, say: Callable[[str], None]
+) -> Pushed:
+    """Push a side's image.
+
+    Raises:
+        RegistryRefused: the account or the registry's certificate is not accepted.
+        TransferFailed: the registry does not answer, broke the connection, or has no space.
+    """
+    started, progress = time.monotonic(), _Progress()
+    repository = settings.image(side)
+    stream = client.api.push(repository, tag=tag, stream=True, decode=True, auth_config=account(settings.secrets))
+    try:
+        read_stream(stream, progress)
+    except StreamFailed as error:
+        raise explain(str(error), settings.registry) from error
+    if not progress.digest:
+        raise FlopsError(f"registry {settings.registry}: said no digest of {repository}:{tag}; nothing was changed")
+    size = sum(progress.pushed.values())
+    say(f"{side} image: pushed {size / 1000:.0f} kB, {progress.digest[:19]}")
+    return Pushed(ImageName(repository, tag, progress.digest), size, build_seconds, time.monotonic() - started)

@@ -1,0 +1,205 @@
+"""Moves of releases that exist: back to an earlier one, on to another environment; and the hold that goes with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from fl.errors import SettingsError
+from pipeline.config_repo import Change, ConfigRepo, Unchanged, hold_file, manifest_file, release_file
+from pipeline.history import events, find_release
+from pipeline.manifest import ManifestError, set_image
+from pipeline.record import Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pipeline.record import ReleaseRecord
+    from pipeline.settings import Settings
+
+    Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a command did to an environment.
+
+    Attributes:
+        outcome: moved or unchanged.
+        line: it in a line.
+        environment: the folder of the config repository.
+        record: the release that it runs now.
+        before: the name of the one that it ran before; empty where none.
+        config_commit: the commit that was pushed; empty where none was.
+    """
+
+    outcome: str
+    line: str
+    environment: str
+    record: ReleaseRecord | None
+    before: str = ""
+    config_commit: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        record = self.record
+        return {
+            "outcome": self.outcome,
+            "environment": self.environment,
+            "release": record.release if record else None,
+            "commit": record.commit if record else None,
+            "images": {side: str(image) for side, image in record.images.items()} if record else {},
+            "before": self.before or None,
+            "config_commit": self.config_commit or None,
+            "line": self.line,
+        }
+
+
+def rollback(settings: Settings, environment: str, to: str | None, reason: str, by: str, say: Say) -> Move:
+    """Bring back an earlier release in one commit, and hold automatic ones.
+
+    Args:
+        settings: the pipeline's.
+        environment: the folder of the config repository.
+        to: the release's name or its commit; None for the one before.
+        reason: why; stays in the hold.
+        by: who says so.
+        say: told of races.
+
+    Raises:
+        FlopsError: there is no such release, or the config repository cannot be changed.
+    """
+    done: list[tuple[ReleaseRecord, ReleaseRecord]] = []
+
+    def make(repo: ConfigRepo) -> Change:
+        found = events(repo, environment)
+        current = repo.release(environment)
+        if current is None:
+            raise SettingsError(f"{environment} has no release yet; there is nothing to roll back")
+        if to is None and not current.previous:
+            raise SettingsError(f"{environment} runs its first release, {current.release}; there is none before it")
+        target = find_release(found, environment, to or current.previous)
+        if target.release == current.release:
+            raise SettingsError(f"{environment} runs release {target.release} already; name an earlier one with --to")
+        done[:] = [(current, target)]
+        hold = Hold(reason, by, datetime.now(UTC).isoformat(timespec="seconds"), current.release)
+        files = {**_put(repo, settings, environment, target), hold_file(environment): hold.to_json()}
+        return Change(
+            files,
+            f"{environment}: roll back to release {target.release}\n\n{reason}",
+            {**_trailers(target, by), "Rolled-Back": current.release},
+        )
+
+    with ConfigRepo.open(settings, history=True) as repo:
+        commit = repo.publish(make, say=say)
+    ((current, target),) = done
+    line = (
+        f"{environment} runs release {target.release} again, and not {current.release}; automatic releases are held "
+        f"until 'flops resume {environment}'"
+    )
+    return Move("moved", line, environment, target, current.release, commit)
+
+
+def resume(settings: Settings, environment: str, by: str, say: Say) -> Move:
+    """Lift a hold, in one commit; says so where there is none.
+
+    Raises:
+        FlopsError: the config repository cannot be changed.
+    """
+
+    def make(repo: ConfigRepo) -> Change:
+        if repo.read(hold_file(environment)) is None:
+            if repo.read(manifest_file(environment)) is None:
+                raise SettingsError(f"the config repository has no environment '{environment}'")
+            raise Unchanged(f"{environment} is not held")
+        return Change({hold_file(environment): None}, f"{environment}: resume releases", {"Resumed-By": by})
+
+    with ConfigRepo.open(settings) as repo:
+        record = repo.release(environment)
+        try:
+            commit = repo.publish(make, say=say)
+        except Unchanged as why:
+            return Move("unchanged", str(why), environment, record)
+    line = f"{environment} takes releases again; the next one is that of the next push, or of 'flops release' by hand"
+    return Move("moved", line, environment, record, config_commit=commit)
+
+
+def promote(
+    settings: Settings,
+    source: str,
+    target: str,
+    by: str,
+    say: Say,
+    check: Callable[[ConfigRepo, ReleaseRecord], None],
+) -> Move:
+    """Put one environment's release into another: the exact digests, never a rebuild.
+
+    Args:
+        settings: the pipeline's.
+        source: the environment it comes from.
+        target: the one it goes to.
+        by: who says so.
+        say: told of races.
+        check: raises where the release must not be promoted.
+
+    Raises:
+        FlopsError: there is none, it is older than the target's, the target is held, or the config repository cannot
+            be changed.
+    """
+    done: list[tuple[ReleaseRecord | None, ReleaseRecord]] = []
+
+    def make(repo: ConfigRepo) -> Change:
+        record, before = repo.release(source), repo.release(target)
+        if record is None:
+            raise SettingsError(f"{source} has no release yet; there is nothing to promote")
+        hold = repo.hold(target)
+        if hold is not None:
+            raise SettingsError(
+                f"{target} is held by {hold.by} since {hold.since}: {hold.reason}; lift it with "
+                f"'flops resume {target}'"
+            )
+        if before is not None and before.release == record.release:
+            raise Unchanged(f"{target} runs release {record.release} already")
+        if before is not None and before.release > record.release:
+            raise SettingsError(
+                f"{target} runs release {before.release}, which is newer than {source}'s {record.release}; to go "
+                f"back, say 'flops rollback {target}'"
+            )
+        check(repo, record)
+        moved = replace(record, previous=before.release if before else "", promoted_from=source, by=by)
+        done[:] = [(before, moved)]
+        return Change(
+            _put(repo, settings, target, moved),
+            f"{target}: promote release {moved.release} from {source}\n\n{moved.subject}",
+            {**_trailers(moved, by), "Promoted-From": source},
+        )
+
+    if source == target:
+        raise SettingsError(f"{source} and {target} are the same environment; name two")
+    with ConfigRepo.open(settings) as repo:
+        try:
+            commit = repo.publish(make, say=say)
+        except Unchanged as why:
+            return Move("unchanged", str(why), target, repo.release(target))
+    ((before, moved),) = done
+    line = f"{target} runs release {moved.release} of commit {moved.commit[:12]} from now on, as {source} does"
+    return Move("moved", line, target, moved, before.release if before else "", commit)
+
+
+def _put(repo: ConfigRepo, settings: Settings, environment: str, record: ReleaseRecord) -> dict[str, bytes | None]:
+    file = manifest_file(environment)
+    manifest = repo.read(file)
+    if manifest is None:
+        raise ManifestError(f"the config repository has no {file}")
+    content = set_image(manifest, file, settings.container, record.images["server"])
+    return {file: content, release_file(environment): record.to_json()}
+
+
+def _trailers(record: ReleaseRecord, by: str) -> dict[str, str]:
+    return {
+        "Source-Commit": record.commit,
+        "Server-Image": str(record.images["server"]),
+        "Client-Image": str(record.images["client"]),
+        "By": by,
+    }

@@ -1,0 +1,167 @@
+"""A network and a volume of their own on the engine, with containers that end with them."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fl.errors import FlopsError
+from pipeline.engine import ENGINE_ERRORS, ENGINE_TIMEOUTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pipeline.engine import Container, DockerClient
+
+LABEL = "io.flops.sandbox"
+"""On everything made here; its value says when, so that what a killed run left is known and removed."""
+
+PLACE = "/sandbox"
+"""Where containers find the volume."""
+
+_LEFT_OVER = timedelta(hours=1)
+
+_STRICT: dict[str, Any] = {
+    "read_only": True,
+    "tmpfs": {"/tmp": "mode=1777"},  # noqa: S108 - the container's own
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "pids_limit": 256,
+}
+"""As a cluster with restricted pod security runs them."""
+
+
+class SandboxFailed(FlopsError):  # noqa: N818 - a state, not a mistake
+    """A container did not do what it was started for.
+
+    Attributes:
+        logs: the last words of each container that took part, by its name.
+    """
+
+    def __init__(self, message: str, logs: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.logs = logs
+
+
+@dataclass
+class Sandbox:
+    """A network without a way out and a volume that all containers share."""
+
+    client: DockerClient
+    name: str
+    stamp: str
+    _containers: dict[str, Container] = field(default_factory=dict)
+
+    def start(
+        self,
+        alias: str,
+        image: str,
+        command: Sequence[str] | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        outside: bool = False,
+        **further: Any,
+    ) -> Container:
+        """Start a container; others know it by its alias.
+
+        Args:
+            alias: its name on the network; an earlier one of the name is removed.
+            image: what it runs.
+            command: behind the image's entry point.
+            environment: its variables.
+            outside: on the engine's own network and not on this one.
+            further: of the SDK's ``containers.create``, such as ``entrypoint`` or ``user``.
+        """
+        if old := self._containers.pop(alias, None):
+            old.remove(force=True)
+        endpoint = {self.name: self.client.api.create_endpoint_config(aliases=[alias])}
+        network = {} if outside else {"network": self.name, "networking_config": endpoint}
+        made = self.client.containers.create(
+            image,
+            list(command) if command is not None else None,
+            name=f"{self.name}-{alias}",
+            environment=dict(environment or {}),
+            volumes={self.name: {"bind": PLACE, "mode": "rw"}},
+            labels={LABEL: self.stamp},
+            **{**_STRICT, **network, **further},
+        )
+        self._containers[alias] = made
+        made.start()
+        return made
+
+    def run(self, alias: str, image: str, command: Sequence[str], *, seconds: float, **further: Any) -> str:
+        """Run a container to its end; returns what it printed on standard output.
+
+        Raises:
+            SandboxFailed: it ended with another exit code than 0, or did not end in time.
+        """
+        made = self.start(alias, image, command, **further)
+        code = self.wait(alias, made, seconds)
+        printed = str(made.logs(stdout=True, stderr=False).decode(errors="replace"))
+        if code != 0:
+            raise SandboxFailed(f"{alias} ended with exit code {code}", self.logs(alias))
+        return printed
+
+    def wait(self, alias: str, container: Container, seconds: float) -> int:
+        """Wait for a container's end; returns its exit code.
+
+        Raises:
+            SandboxFailed: it did not end in time.
+        """
+        try:
+            return int(container.wait(timeout=seconds)["StatusCode"])
+        except ENGINE_TIMEOUTS as error:
+            raise SandboxFailed(f"{alias} still runs after {seconds:.0f} s", self.logs()) from error
+
+    def logs(self, *aliases: str) -> dict[str, str]:
+        """Return the last lines of containers, by default of all."""
+        found = {}
+        for alias in aliases or tuple(self._containers):
+            with contextlib.suppress(*ENGINE_ERRORS):
+                found[alias] = self._containers[alias].logs(tail=25).decode(errors="replace").rstrip()
+        return found
+
+    def close(self) -> None:
+        """Remove all of it."""
+        for container in self._containers.values():
+            with contextlib.suppress(*ENGINE_ERRORS):
+                container.remove(force=True)
+        with contextlib.suppress(*ENGINE_ERRORS):
+            self.client.networks.get(self.name).remove()
+        with contextlib.suppress(*ENGINE_ERRORS):
+            self.client.volumes.get(self.name).remove(force=True)
+
+
+@contextmanager
+def sandbox(client: DockerClient) -> Iterator[Sandbox]:
+    """Make a sandbox for as long as the block runs, and remove what killed runs left an hour ago or earlier."""
+    _sweep(client)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    made = Sandbox(client, f"flops-smoke-{uuid.uuid4().hex[:8]}", now)
+    try:
+        client.networks.create(made.name, internal=True, labels={LABEL: now})
+        client.volumes.create(made.name, labels={LABEL: now})
+        yield made
+    finally:
+        made.close()
+
+
+def _sweep(client: DockerClient) -> None:
+    ours = {"filters": {"label": LABEL}}
+    before = datetime.now(UTC) - _LEFT_OVER
+    for container in client.containers.list(all=True, **ours):
+        _remove_old(container, container.labels, before, force=True)
+    for network in client.networks.list(**ours):
+        _remove_old(network, network.attrs.get("Labels"), before)
+    for volume in client.volumes.list(**ours):
+        _remove_old(volume, volume.attrs.get("Labels"), before)
+
+
+def _remove_old(thing: Any, labels: Mapping[str, str] | None, before: datetime, **how: bool) -> None:
+    with contextlib.suppress(*ENGINE_ERRORS, ValueError):
+        if datetime.fromisoformat((labels or {}).get(LABEL, "")) < before:
+            thing.remove(**how)

@@ -1,0 +1,135 @@
+"""A real registry with TLS and passwords, under a name that the engine does not take for this machine."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import bcrypt
+
+from server.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, make_certificates
+
+PROGRAM = shutil.which("docker-registry")
+NAME = "registry.flops.test"
+USER, PASSWORD = "robot$flops+ci", "s3cret'\"$HOME"
+HOSTS, TRUSTED = Path("/etc/hosts"), Path("/etc/docker/certs.d")
+
+
+class RegistryServer:
+    """One that runs until it is stopped, and not on 127.0.0.0/8, which the engine trusts without TLS."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        assert PROGRAM is not None
+        self.folder, self.address, self.port = folder, address, _free_port(address)
+        self.host = f"{NAME}:{self.port}"
+        self.storage = folder / "storage"
+        self.tls = folder / "tls"
+        make_certificates(self.tls, (NAME,), 1)
+        hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+        (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
+        self._line = f"{address} {NAME}  # a test of FLOps\n"
+        with HOSTS.open("a") as hosts:
+            hosts.write(self._line)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.trust()
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        config = self.folder / "config.yml"
+        config.write_text(
+            f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {self.storage}}}}}\n"
+            f"http:\n  addr: {self.address}:{self.port}\n"
+            f"  tls: {{certificate: {self.tls / CERTIFICATE}, key: {self.tls / KEY}}}\n"
+            f"auth: {{htpasswd: {{realm: test, path: {self.folder / 'htpasswd'}}}}}\n"
+        )
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(PROGRAM), "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        _wait(self.address, self.port)
+
+    def stop(self) -> None:
+        """End it; what was pushed stays."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def trust(self, port: int | None = None, *, ca: Path | None = None) -> None:
+        """Let the engine trust the registry's CA, as its administrator does, or another one."""
+        folder = TRUSTED / f"{NAME}:{port or self.port}"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ca or self.tls / CA_CERTIFICATE, folder / "ca.crt")
+
+    def distrust(self, port: int | None = None) -> None:
+        """Take that back."""
+        shutil.rmtree(TRUSTED / f"{NAME}:{port or self.port}", ignore_errors=True)
+
+    def close(self) -> None:
+        """End it and leave the machine as it was."""
+        self.stop()
+        self.distrust()
+        HOSTS.write_text(HOSTS.read_text().replace(self._line, ""))
+
+
+class Cable:
+    """A way to the registry that breaks: after so many bytes it drops the connection, and every one after that."""
+
+    def __init__(self, registry: RegistryServer, limit: int) -> None:
+        self.port, self._limit, self._target = _free_port(registry.address), limit, (registry.address, registry.port)
+        self.host = f"{NAME}:{self.port}"
+        self._left, self.dropped = limit, 0
+        self._listener = socket.create_server((registry.address, self.port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def mend(self) -> None:
+        """Let everything through from now on."""
+        self._left = 1 << 60
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                for one, other, counts in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._pump, args=(one, other, counts), daemon=True).start()
+
+    def _pump(self, one: socket.socket, other: socket.socket, counts: bool) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                if counts:
+                    self._left -= len(data)
+                    if self._left < 0:
+                        self.dropped += 1
+                        break
+                other.sendall(data)
+        for end in (one, other):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait(address: str, port: int) -> None:
+    end = time.monotonic() + 20
+    while True:
+        with suppress(OSError), socket.create_connection((address, port), 1):
+            return
+        assert time.monotonic() < end, "the registry does not listen"
+        time.sleep(0.05)

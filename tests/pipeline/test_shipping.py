@@ -1,0 +1,332 @@
+"""Images for real: built by the engine, pushed to a registry with TLS and a password; and its bad days."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from server.certificates import make_certificates
+from tests.pipeline.registry_server import NAME, PASSWORD, USER, Cable, RegistryServer
+from tests.pipeline.repositories import MANIFEST, add_commit, git, log, make_bare, show
+from tests.pipeline.sources import change, make_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from docker import DockerClient
+
+    from tests.conftest import Ended
+    from tests.pipeline.ssh_server import SshServer
+
+pytestmark = [pytest.mark.docker, pytest.mark.registry]
+
+DOCKERFILE = """\
+FROM scratch
+COPY fl /fl
+COPY {side} /code
+ARG REVISION
+ARG CREATED
+ARG VERSION
+ARG PROTOCOL
+LABEL org.opencontainers.image.revision=$REVISION org.opencontainers.image.created=$CREATED \\
+      org.opencontainers.image.version=$VERSION io.flops.protocol=$PROTOCOL
+CMD ["/none"]
+"""
+"""An image without a base: what a release does with images does not depend on what they hold."""
+
+
+class Place:
+    """A source, a config repository, a registry, and the command line between them."""
+
+    def __init__(
+        self, folder: Path, registry: RegistryServer, flops: Callable[..., Ended], patch: pytest.MonkeyPatch
+    ) -> None:
+        self.registry, self._flops, self._patch = registry, flops, patch
+        files = {f"Dockerfile.{side}": DOCKERFILE.format(side=side) for side in ("server", "client")}
+        self.source = make_source(folder / "source", files)
+        self.config = make_bare(folder / "config.git", {"dev/cronjob.yaml": self.manifest(registry.host)})
+        self.set(
+            DOCKER_REGISTRY=registry.host,
+            IMAGE_REPO="flops",
+            HARBOR_USERNAME=USER,
+            HARBOR_PASSWORD=PASSWORD,
+            FLOPS_CONFIG_REPOSITORY=str(self.config),
+            FLOPS_SMOKE="false",
+            XDG_STATE_HOME=str(folder / "state"),
+        )
+
+    @staticmethod
+    def manifest(host: str) -> str:
+        return MANIFEST.replace("harbor.example.org", host)
+
+    def set(self, **variables: str) -> None:
+        for name, value in variables.items():
+            self._patch.setenv(name, value)
+
+    def release(self, *words: str) -> Ended:
+        return self._flops("release", "--source", self.source, *words)
+
+    def released(self) -> dict[str, Any]:
+        ended = self.release("--json")
+        assert ended.code == 0, ended.err
+        return ended.json
+
+    def fails(self, code: int, message: str) -> Ended:
+        """Release, expect one line, and the config repository as it was."""
+        head = git(self.config, "rev-parse", "main")
+        ended = self.release()
+        assert ended.code == code, ended.err
+        assert message in ended.line
+        assert PASSWORD not in ended.out + ended.err
+        assert git(self.config, "rev-parse", "main") == head
+        return ended
+
+    def write(self, **files: str) -> None:
+        """Commit files, by their names with dots for underscores."""
+        change(self.source, {name.replace("_", "."): text for name, text in files.items()}, "change")
+
+    def change(self, text: str) -> str:
+        return change(self.source, {"server/round.py": f"print({text!r})\n"}, f"server: {text}")
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, registry: RegistryServer, flops: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Place]:
+    made = Place(tmp_path, registry, flops, monkeypatch)
+    yield made
+    registry.trust()
+
+
+def test_a_release_ships_both_images_and_bumps_the_digest(place: Place, engine: DockerClient) -> None:
+    told = place.released()
+    assert (told["outcome"], told["protocol"], told["smoke"]) == ("released", 1, None)
+    assert datetime.strptime(told["release"], "%Y-%m-%d-%H-%M-%S").replace(tzinfo=UTC) <= datetime.now(UTC)
+    commit = git(place.source, "rev-parse", "HEAD")
+    for side in ("server", "client"):
+        image = told["images"][side]
+        assert image["image"] == f"{place.registry.host}/flops/{side}:{told['release']}@{image['digest']}"
+        engine.images.remove(f"{place.registry.host}/flops/{side}:{told['release']}", force=True)
+        pulled = engine.images.pull(image["image"], auth_config={"username": USER, "password": PASSWORD})
+        assert pulled.labels == {
+            "org.opencontainers.image.revision": commit,
+            "org.opencontainers.image.created": pulled.labels["org.opencontainers.image.created"],
+            "org.opencontainers.image.version": told["release"],
+            "io.flops.protocol": "1",
+        }
+    wanted = place.manifest(place.registry.host).replace(
+        "server:none", told["images"]["server"]["image"].split("/")[-1]
+    )
+    assert show(place.config, "dev/cronjob.yaml") == wanted
+    assert git(place.config, "rev-parse", "main") == told["config_commit"]
+
+
+def test_a_change_of_code_transfers_its_layer_alone_and_no_change_nothing(place: Place) -> None:
+    change(place.source, {"fl/large.bin": "x" * 3_000_000}, "large")
+    assert place.released()["images"]["server"]["bytes"] > 3_000_000
+    place.change("2")
+    again = place.released()["images"]
+    assert again["server"]["bytes"] < 10_000
+    assert again["client"]["bytes"] == 0
+    head = log(place.config, "%H")
+    assert place.released()["outcome"] == "unchanged"
+    assert log(place.config, "%H") == head
+
+
+def test_what_people_and_github_see(place: Place, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    place.set(GITHUB_STEP_SUMMARY=str(summary), GITHUB_ACTOR="octo")
+    place.source.joinpath("fl", "new.py").write_text("")
+    ended = place.release()
+    assert ended.code == 0
+    assert "the working tree holds changes that are not committed; they are not released" in ended.err
+    assert "dev runs release" in ended.out.splitlines()[-1]
+    assert "transferred before compression" in ended.out
+    assert summary.read_text().startswith("### dev runs release ")
+    assert json.loads(show(place.config, "dev/release.json"))["by"] == "octo"
+    assert PASSWORD not in ended.out + ended.err + summary.read_text()
+
+
+def test_a_tag_that_exists_is_not_overwritten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime(2026, 1, 31, 14, 5, 9, tzinfo=tz)
+
+    monkeypatch.setattr("pipeline.release.datetime", Stopped)
+    names = []
+    for number in range(2):
+        place.change(str(number))
+        names.append(place.released()["release"])
+    assert names == ["2026-01-31-14-05-09", "2026-01-31-14-05-10"]
+
+
+def test_a_wrong_password(place: Place) -> None:
+    place.set(HARBOR_PASSWORD="wrong")  # noqa: S106
+    place.fails(
+        2, f"registry {place.registry.host}: it does not accept the account; check HARBOR_USERNAME and HARBOR_P"
+    )
+
+
+def test_half_an_account_and_none(place: Place, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HARBOR_PASSWORD")
+    place.fails(2, "HARBOR_USERNAME is set and HARBOR_PASSWORD is not; a robot account has both")
+    monkeypatch.delenv("HARBOR_USERNAME")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    place.fails(2, f"registry {place.registry.host}: it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD")
+
+
+def test_a_ca_that_the_engine_does_not_know(place: Place, tmp_path: Path) -> None:
+    place.registry.distrust()
+    place.fails(2, f"does not trust; put the CA's certificate to /etc/docker/certs.d/{place.registry.host}/ca.crt")
+    make_certificates(tmp_path / "other", (NAME,), 1)
+    place.registry.trust(ca=tmp_path / "other" / "ca.pem")
+    place.fails(2, "of a CA that the engine does not trust")
+
+
+def test_a_certificate_that_has_expired(place: Place) -> None:
+    with _expired(place.registry):
+        place.fails(2, "its certificate has expired; its administrator must renew it")
+
+
+def test_a_registry_that_is_away(place: Place) -> None:
+    place.registry.stop()
+    try:
+        place.fails(1, f"registry {place.registry.host}: nothing listens there (connection refused)")
+    finally:
+        place.registry.start()
+
+
+def test_a_name_that_nobody_knows(place: Place) -> None:
+    place.set(DOCKER_REGISTRY="nowhere.invalid")
+    add_commit(place.config, {"dev/cronjob.yaml": place.manifest("nowhere.invalid")}, "other")
+    place.fails(1, "registry nowhere.invalid: ")
+
+
+def test_no_engine(place: Place) -> None:
+    place.set(DOCKER_HOST="unix:///nowhere/docker.sock")
+    place.fails(1, "Docker Engine does not answer; start it, or name another by DOCKER_HOST")
+
+
+# Docker's library leaves the socket of a build that was refused at once to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+def test_a_dockerfile_that_fails_shows_its_last_lines(place: Place) -> None:
+    place.write(Dockerfile_client="FROM scratch\nCOPY fl /fl\nCOPY none /none\n")
+    ended = place.fails(1, "Dockerfile.client does not build, step 3 of 3: ")
+    assert "Step 3/3 : COPY none /none" in ended.err
+    place.write(Dockerfile_client="FORM scratch\n")
+    place.fails(1, "Dockerfile.client does not build: ")
+
+
+@pytest.mark.slow
+def test_a_connection_that_breaks_in_the_middle_of_a_push(place: Place) -> None:
+    change(place.source, {"fl/large.bin": "x" * 200_000 + str(time.time())}, "large")
+    (place.source / "fl" / "random.bin").write_bytes(os.urandom(3_000_000))
+    change(place.source, {}, "large")
+    cable = Cable(place.registry, 1_000_000)
+    place.registry.trust(cable.port)
+    try:
+        place.set(DOCKER_REGISTRY=cable.host)
+        add_commit(place.config, {"dev/cronjob.yaml": place.manifest(cable.host)}, "other")
+        place.fails(1, f"registry {cable.host}: ")
+        assert cable.dropped
+        cable.mend()
+        assert place.released()["outcome"] == "released"
+    finally:
+        place.registry.distrust(cable.port)
+        cable.close()
+
+
+@pytest.mark.slow
+def test_a_registry_that_is_full(place: Place, tmp_path: Path) -> None:
+    (place.source / "fl" / "random.bin").write_bytes(os.urandom(3_000_000))
+    change(place.source, {}, "large")
+    storage = place.registry.storage
+    place.registry.stop()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(storage)], check=True)
+    try:
+        place.registry.start()
+        place.fails(1, f"registry {place.registry.host}: ")
+    finally:
+        place.registry.stop()
+        subprocess.run(["umount", str(storage)], check=True)
+        place.registry.start()
+    assert place.released()["outcome"] == "released"
+
+
+@pytest.mark.ssh
+def test_killed_between_push_and_bump_the_next_run_finishes(
+    place: Place, ssh_server: SshServer, tmp_path: Path
+) -> None:
+    hook = place.config / "hooks" / "pre-receive"
+    hook.write_text(f"#!/bin/sh\ntouch {tmp_path}/here\nwhile [ ! -e {tmp_path}/go ]; do sleep 0.1; done\nexit 1\n")
+    hook.chmod(0o755)
+    ssh_server.know()
+    place.set(
+        FLOPS_CONFIG_REPOSITORY=ssh_server.url(place.config),
+        FLOPS_CONFIG_KEY=str(ssh_server.key),
+        FLOPS_KNOWN_HOSTS=str(ssh_server.known_hosts),
+    )
+    command = [sys.executable, "-m", "fl.cli", "release", "--source", str(place.source)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as release:
+        end = time.monotonic() + 120
+        while not (tmp_path / "here").exists():
+            assert release.poll() is None, release.stderr.read().decode()
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        release.send_signal(signal.SIGKILL)
+        release.stderr.read()
+    (tmp_path / "go").touch()
+    hook.unlink()
+    assert log(place.config) == ["first"]
+    assert place.released()["outcome"] == "released"
+    assert len(log(place.config)) == 2
+
+
+class _expired:  # noqa: N801 - reads as a word
+    """The registry shows a certificate that has expired, signed by the same CA."""
+
+    def __init__(self, registry: RegistryServer) -> None:
+        self._registry = registry
+
+    def __enter__(self) -> None:
+        from datetime import timedelta
+
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes, serialization
+
+        tls = self._registry.tls
+        self._kept = (tls / "server.pem").read_bytes()
+        old = x509.load_pem_x509_certificates(self._kept)[0]
+        ca = x509.load_pem_x509_certificate((tls / "ca.pem").read_bytes())
+        key = serialization.load_pem_private_key((tls / "ca.key").read_bytes(), None)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(old.subject)
+            .issuer_name(ca.subject)
+            .public_key(old.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(datetime.now(UTC) - timedelta(days=2))
+            .not_valid_after(datetime.now(UTC) - timedelta(days=1))
+        )
+        for extension in old.extensions:
+            builder = builder.add_extension(extension.value, extension.critical)
+        made = builder.sign(key, hashes.SHA256())
+        self._show(made.public_bytes(serialization.Encoding.PEM))
+
+    def __exit__(self, *_: object) -> None:
+        self._show(self._kept)
+
+    def _show(self, certificate: bytes) -> None:
+        self._registry.stop()
+        (self._registry.tls / "server.pem").write_bytes(certificate)
+        self._registry.start()
