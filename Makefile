@@ -5,12 +5,14 @@ VENV ?= .venv
 PIP_FLAGS ?=
 # Further words for the federation: make federation FEDERATION_FLAGS="--rounds 10"
 FEDERATION_FLAGS ?=
+# Further words for the release: make release RELEASE_FLAGS=--dry-run
+RELEASE_FLAGS ?=
 # Further words for pytest: make test PYTEST_FLAGS="-k partition"
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run federation test test-images test-federation lint types layers check bench clean
+.PHONY: help run federation release test test-images test-federation lint types layers check bench clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
@@ -20,6 +22,9 @@ run: $(VENV)/.run ## Set up, run a federation on real data, register its global 
 
 federation: $(VENV)/.run ## Set up, run a server and three hospitals as separate processes, with TLS and keys
 	$(BIN)/python examples/federation.py $(FEDERATION_FLAGS)
+
+release: $(VENV)/.pipeline ## Set up the release pipeline alone, release the current commit (docs/releases.md)
+	@$(BIN)/flops release $(RELEASE_FLAGS)
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -60,6 +65,10 @@ $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[research]'
 	@touch $@
 
+$(VENV)/.pipeline: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[pipeline]'
+	@touch $@
+
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/.run
+	@touch $@ $(VENV)/.run $(VENV)/.pipeline

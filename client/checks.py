@@ -9,61 +9,33 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.request import getproxies, proxy_bypass
 
 from client.receipts import verify
 from client.settings import read_ca
+from fl.checks import Check, Skip, check
 from fl.console import count
 from fl.errors import FlopsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from client.settings import ClientSettings
     from fl.tasks import Task
 
-PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
-
 _CONNECT_SECONDS = 3.0
-
-
-@dataclass(frozen=True)
-class Check:
-    """One check's result."""
-
-    what: str
-    result: str
-    found: str
 
 
 def check_all(settings: ClientSettings) -> list[Check]:
     """Make all checks, in the order in which they matter."""
     return [
-        _check("task", lambda: _task(settings)),
-        _check("data", lambda: _data(settings)),
-        _check("policy", lambda: _policy(settings)),
-        _check("key", lambda: _key(settings)),
-        _check("receipts", lambda: _receipts(settings)),
-        _check("CA", lambda: _ca(settings)),
-        _check("server", lambda: _server(settings)),
+        check("task", lambda: _task(settings)),
+        check("data", lambda: _data(settings)),
+        check("policy", lambda: _policy(settings)),
+        check("key", lambda: _key(settings)),
+        check("receipts", lambda: _receipts(settings)),
+        check("CA", lambda: _ca(settings)),
+        check("server", lambda: _server(settings)),
     ]
-
-
-class _Skip(Exception):  # noqa: N818 - not an error
-    """There is nothing to check."""
-
-
-def _check(what: str, look: Callable[[], str]) -> Check:
-    try:
-        return Check(what, PASSED, look())
-    except _Skip as reason:
-        return Check(what, SKIPPED, str(reason))
-    except FlopsError as error:
-        return Check(what, FAILED, str(error))
-    except OSError as error:
-        return Check(what, FAILED, ": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
 
 
 def _task(settings: ClientSettings) -> str:
@@ -80,7 +52,7 @@ def _data(settings: ClientSettings) -> str:
     try:
         task = find_task(settings.task, settings.schema)
     except FlopsError:
-        raise _Skip("the task is not known") from None
+        raise Skip("the task is not known") from None
     train, holdout = _split(settings, task)
     return f"{settings.data}: {count(train, 'example')} to train on, {holdout} held out"
 
@@ -99,18 +71,18 @@ def _policy(settings: ClientSettings) -> str:
     from fl.tasks import find_task
 
     if settings.policy is None:
-        raise _Skip("none: every task and every server release is allowed")
+        raise Skip("none: every task and every server release is allowed")
     policy = read_policy(settings.policy)
     try:
         task = find_task(settings.task, settings.schema)
     except FlopsError:
-        raise _Skip("the task is not known") from None
+        raise Skip("the task is not known") from None
     reason = policy.refuse_task(task.name)
     if reason is None and policy.min_examples:
         try:
             reason = policy.refuse_examples(_split(settings, task)[0])
         except (FlopsError, OSError):
-            raise _Skip("the data cannot be read") from None
+            raise Skip("the data cannot be read") from None
     if reason is not None:
         raise FlopsError(reason)
     return f"{settings.policy}: {policy.describe()}"
@@ -132,7 +104,7 @@ def _receipts(settings: ClientSettings) -> str:
     if not os.access(there, os.W_OK | os.X_OK):
         raise FlopsError(f"{settings.home}: cannot be written by this user; a node keeps its receipts there")
     if not path.exists():
-        raise _Skip("none yet")
+        raise Skip("none yet")
     found = verify(path)
     if found.problems:
         raise FlopsError(f"{path}: {found.problems[0]}")
@@ -141,9 +113,9 @@ def _receipts(settings: ClientSettings) -> str:
 
 def _ca(settings: ClientSettings) -> str:
     if settings.plain_text:
-        raise _Skip("plain text, no certificate")
+        raise Skip("plain text, no certificate")
     if settings.ca is None:
-        raise _Skip("none given: the system's certificate authorities count")
+        raise Skip("none given: the system's certificate authorities count")
     read_ca(settings.ca)
     return str(settings.ca)
 
@@ -154,11 +126,11 @@ def _server(settings: ClientSettings) -> str:
     proxies = getproxies()
     proxy = proxies.get("http" if settings.plain_text else "https") or proxies.get("all")
     if proxy and not proxy_bypass(settings.server):
-        raise _Skip(f"{settings.server} is reached through a proxy; only start goes that way")
+        raise Skip(f"{settings.server} is reached through a proxy; only start goes that way")
     try:
         connection = socket.create_connection((bare, int(port)), timeout=_CONNECT_SECONDS)
     except ConnectionRefusedError:
-        raise _Skip(f"{settings.server} is not there at the moment; a node waits for it") from None
+        raise Skip(f"{settings.server} is not there at the moment; a node waits for it") from None
     except OSError as error:
         raise FlopsError(f"{settings.server} cannot be reached: {error.strerror or error}") from error
     with connection:

@@ -84,6 +84,11 @@ class ConfigRepo:
         """Return a file's bytes; None where it is not there."""
         return git_tool.read_file(self._repository, self._settings.branch, path)
 
+    def environments(self) -> list[str]:
+        """Return the folders that hold a CronJob."""
+        tree = self._repository.commit(self._settings.branch).tree
+        return sorted(folder.name for folder in tree.trees if any(b.name == "cronjob.yaml" for b in folder.blobs))
+
     def release(self, environment: str) -> ReleaseRecord | None:
         """Return the release that an environment runs; see `read_release` for the errors."""
         return read_release(self.read(release_file(environment)), release_file(environment))
@@ -95,6 +100,11 @@ class ConfigRepo:
     def refresh(self) -> None:
         """Fetch the newest commit; see `open` for the errors."""
         git_tool.fetch(self._repository, self._settings.branch, depth=self._depth)
+
+    def try_push(self) -> str:
+        """Ask for the right to push, and push nothing; returns what was found. See `publish` for the errors."""
+        git_tool.push(self._repository, self._settings.branch, dry_run=True)
+        return f"may push to branch {self._settings.branch}"
 
     def changes(self, path: str) -> Iterator[tuple[Commit, bytes | None]]:
         """Yield the commits that changed a file, newest first, and what it held after each."""

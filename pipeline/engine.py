@@ -102,7 +102,7 @@ def log_in(client: DockerClient, registry: str, secrets: Secrets) -> bool:
     return True
 
 
-def remote_digest(client: DockerClient, image: str, registry: str, secrets: Secrets) -> str | None:
+def remote_digest(client: DockerClient, image: str, registry: str, secrets: Secrets | None) -> str | None:
     """Return the digest behind an image's name in its registry; None where it is not there.
 
     Raises:
@@ -111,7 +111,7 @@ def remote_digest(client: DockerClient, image: str, registry: str, secrets: Secr
     """
     with _about(registry):
         try:
-            found = client.api.inspect_distribution(image, auth_config=account(secrets))
+            found = client.api.inspect_distribution(image, auth_config=account(secrets) if secrets else None)
         except NotFound:
             return None
         except APIError as error:

@@ -97,6 +97,30 @@ def clone(address: str, branch: str, folder: Path, environment: Mapping[str, str
     return repository
 
 
+def begin(address: str, folder: Path, environment: Mapping[str, str]) -> Repo:
+    """Make an empty repository without a working tree that pushes to an address."""
+    forget_hook()
+    repository = Repo.init(folder, bare=True)
+    repository.git.update_environment(**environment)
+    repository.create_remote("origin", str(Path(address).resolve()) if Path(address).is_dir() else address)
+    return repository
+
+
+def remote_branches(repository: Repo) -> list[str]:
+    """Return the branches that the other side has.
+
+    Raises:
+        RepositoryUnreachable: it does not answer.
+        RepositoryRefused: there is no such repository, or this key may not read it.
+    """
+    remote = repository.remote()
+    try:
+        listed = repository.git.ls_remote("--heads", remote.name, kill_after_timeout=_SECONDS)
+    except GitError as error:
+        raise explain(error, remote.url, "") from error
+    return [line.partition("refs/heads/")[2] for line in str(listed).splitlines()]
+
+
 def fetch(repository: Repo, branch: str, *, depth: int | None) -> None:
     """Bring a clone's branch to where the remote one is; see `clone` for the errors."""
     options: dict[str, Any] = {"kill_after_timeout": _SECONDS, **({"depth": depth} if depth is not None else {})}
@@ -147,8 +171,8 @@ def write_commit(
     return made
 
 
-def push(repository: Repo, branch: str) -> None:
-    """Push a branch, never by force.
+def push(repository: Repo, branch: str, *, dry_run: bool = False) -> None:
+    """Push a branch, never by force; a dry run asks for the right to, and changes nothing.
 
     Raises:
         PushRaced: somebody else was faster.
@@ -157,7 +181,9 @@ def push(repository: Repo, branch: str) -> None:
     """
     remote, heard = repository.remote(), git.RemoteProgress()
     try:
-        pushed = remote.push(f"refs/heads/{branch}:refs/heads/{branch}", progress=heard, kill_after_timeout=_SECONDS)
+        pushed = remote.push(
+            f"refs/heads/{branch}:refs/heads/{branch}", progress=heard, kill_after_timeout=_SECONDS, dry_run=dry_run
+        )
     except GitError as error:
         raise explain(error, remote.url, branch, heard.other_lines) from error
     for info in pushed:

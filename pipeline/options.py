@@ -36,10 +36,11 @@ TABLES = {
     "config": "The separate config repository that Argo CD watches. A deploy key may come from SSH_PRIVATE_KEY too.",
     "build": "How both images are built.",
     "smoke": "The trial federation in the two new images, before anything is bumped.",
+    "cluster": "The cluster that flops status asks, by the user's own kubeconfig.",
 }
 """What each table is about."""
 
-OPTIONS = (
+OPTIONS: tuple[Option, ...] = (
     Option(
         "registry",
         "host",
@@ -133,6 +134,13 @@ OPTIONS = (
         "",
         "The model registry in use; with it the new server must load its newest model, too.",
         "https://mlflow.example.org",
+    ),
+    Option(
+        "cluster",
+        "namespace",
+        "FLOPS_NAMESPACE",
+        "flops-ENV",
+        "The namespace of an environment, whose name takes the place of ENV.",
     ),
 )
 """All keys, in the order of the example."""

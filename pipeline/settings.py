@@ -64,6 +64,7 @@ class Settings:
         smoke: whether the trial federation runs.
         smoke_seconds: how long each of its steps may take.
         tracking: the model registry in use; empty where none is named.
+        namespace: an environment's namespace, with ENV for its name.
         secrets: from the environment.
     """
 
@@ -83,6 +84,7 @@ class Settings:
     smoke: bool
     smoke_seconds: int
     tracking: str
+    namespace: str
     secrets: Secrets
 
     def image(self, side: str) -> str:
@@ -154,6 +156,7 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
         smoke=value["smoke.enabled"],
         smoke_seconds=value["smoke.seconds"],
         tracking=value["smoke.tracking"],
+        namespace=value["cluster.namespace"],
         secrets=Secrets(
             username=environment.get("HARBOR_USERNAME", ""),
             password=environment.get("HARBOR_PASSWORD", ""),

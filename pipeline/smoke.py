@@ -176,8 +176,7 @@ class Trial:
             "FLOPS_HOSPITALS": f"{PLACE}/allowed",
             "FLOPS_TLS_CERT": f"{PLACE}/tls/server.pem",
             "FLOPS_TLS_KEY": f"{PLACE}/tls/server.key",
-            "MLFLOW_TRACKING_URI": f"file://{PLACE}/registry",
-            "MLFLOW_ALLOW_FILE_STORE": "true",
+            "MLFLOW_TRACKING_URI": f"sqlite:///{PLACE}/registry/mlflow.db",
         }
         job = box.start("server", self._server, ["round"], environment=place)
         code = box.wait("server", job, self._seconds)

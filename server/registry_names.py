@@ -55,8 +55,6 @@ def embedded_database(uri: str) -> Path | None:
         return (Path.cwd() / path).resolve() if path else None
     if kind == "databricks" or (separator and kind in ("http", "https", "postgresql", "mysql", "mssql")):
         return None
-    if kind == "file" and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("1", "true"):
-        return None  # MLflow's plain files: for trials that have no server, where somebody asked for them.
     raise RegistryUnreachable(
         f"MLFLOW_TRACKING_URI: '{kind or uri}' is no kind of tracking URI that can be used; "
         "http(s)://…, sqlite:///… or another database of MLflow's"

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ def _docker_answers() -> bool:
 PARTS = {
     "docker": _docker_answers,
     "ray": lambda: importlib.util.find_spec("ray") is not None,
+    "npm": lambda: shutil.which("npm") is not None,
     "registry": lambda: bool(shutil.which("docker-registry")) and os.geteuid() == 0,
     "ssh": lambda: bool(shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")),
 }
@@ -48,6 +50,12 @@ MINUTES = {
     "slow": 'takes long; make test PYTEST_FLAGS="-m slow" runs it',
 }
 """Markers of tests that take minutes together, and how to run them; those that are `quick` too run always."""
+
+
+def pytest_configure() -> None:
+    """Undo that a shell lets what it starts in the background ignore Ctrl-C: programs under test would, too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

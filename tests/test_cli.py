@@ -18,7 +18,7 @@ from fl import cli
 ROOT = Path(__file__).parents[1]
 COMMANDS = ("deal", "run", "strategies", "tasks")
 CLIENT = ("check", "health", "keygen", "receipts", "start")
-SERVER = ("certificate", "health", "round")
+SERVER = ("certificate", "health", "round", "verify")
 EVERY = (*COMMANDS, *(f"client {name}" for name in CLIENT), *(f"server {name}" for name in SERVER))
 PAGES = {"run": "run.md", "deal": "data.md", "client": "hospital.md", "server": "server.md"}
 """Where the options of a command, or of a group's, are documented."""

@@ -20,8 +20,9 @@ def check(as_json: bool, **options: Any) -> int:
 
     No example leaves the machine; the server is greeted and not joined. Ends with 1 where a check failed.
     """
-    from client.checks import FAILED, check_all
+    from client.checks import check_all
     from client.settings import settle_client
+    from fl.checks import FAILED
 
     checks = check_all(settle_client(options))
     passed = all(c.result != FAILED for c in checks)

@@ -12,6 +12,7 @@ from tests.images.base import MissingPartError, make_base
 from tests.images.build import build_image, collect_wheels
 from tests.images.federation import Federation, Tracker
 from tests.images.network import network
+from tests.pipeline.servers import engine, registry, ssh_server  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

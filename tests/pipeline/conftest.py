@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import docker
 import pytest
 
 from pipeline.settings import Settings, read_settings
-from tests.pipeline.registry_server import RegistryServer
 from tests.pipeline.repositories import MANIFEST, REGISTRY, make_bare
-from tests.pipeline.ssh_server import SshServer
+from tests.pipeline.servers import engine, registry, ssh_server  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
-
-    from docker import DockerClient
 
 VARIABLES = (
     "DOCKER_REGISTRY",
@@ -38,14 +34,6 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="session")
-def ssh_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshServer]:
-    """A real SSH server."""
-    server = SshServer(tmp_path_factory.mktemp("ssh"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A bare config repository with dev's manifest and another file."""
@@ -61,20 +49,3 @@ def settings_for(here: Path) -> Callable[..., Settings]:
         return read_settings(None, {name: str(value) for name, value in {**given, **variables}.items()})
 
     return make
-
-
-@pytest.fixture(scope="session")
-def engine() -> Iterator[DockerClient]:
-    """Docker Engine."""
-    client = docker.from_env(timeout=900)
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="session")
-def registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    """A real registry with TLS and a password; the engine trusts its CA."""
-    (place,) = engine.networks.get("bridge").attrs["IPAM"]["Config"]
-    server = RegistryServer(tmp_path_factory.mktemp("registry"), place["Gateway"])
-    yield server
-    server.close()

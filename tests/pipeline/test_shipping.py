@@ -212,6 +212,8 @@ def test_a_name_that_nobody_knows(place: Place) -> None:
     place.fails(1, "registry nowhere.invalid: ")
 
 
+# Docker's library leaves the socket that it did not connect to the garbage collector.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 def test_no_engine(place: Place) -> None:
     place.set(DOCKER_HOST="unix:///nowhere/docker.sock")
     place.fails(1, "Docker Engine does not answer; start it, or name another by DOCKER_HOST")

@@ -1,0 +1,70 @@
+"""The first content of a config repository: this source's `config-repo/`, with the registry's names in it."""
+
+from __future__ import annotations
+
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fl.errors import SettingsError
+from pipeline import git_tool
+
+if TYPE_CHECKING:
+    from pipeline.settings import Settings
+    from pipeline.source import Source
+
+FOLDER = "config-repo"
+"""Where it stands in the source."""
+
+EXAMPLE = "harbor.example.org/flops"
+"""Host and project as the files there name them."""
+
+
+def first_content(source: Source, settings: Settings) -> dict[str, bytes]:
+    """Return the files by path; the example's registry is replaced by the settings'."""
+    files: dict[str, bytes] = {}
+    if FOLDER not in source.repository.commit(source.commit).tree:
+        return files
+    with tarfile.open(fileobj=git_tool.archive(source.repository, source.commit, (FOLDER,))) as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content is not None:
+                name = f"{settings.registry}/{settings.project}"
+                files[member.name.removeprefix(f"{FOLDER}/")] = content.read().replace(
+                    EXAMPLE.encode(), name.encode()
+                )
+    return files
+
+
+def fill(settings: Settings, source: Source) -> tuple[str, list[str]]:
+    """Fill an empty config repository in one commit; returns its id and the files.
+
+    Raises:
+        RepositoryRefused: it is not empty, or this key may not write.
+        RepositoryUnreachable: it does not answer.
+    """
+    files = first_content(source, settings)
+    if not files:
+        raise SettingsError(f"commit {source.commit[:12]} has no {FOLDER}/ to fill it with")
+    with git_tool.git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
+        repository = git_tool.begin(settings.repository, Path(folder) / "config.git", environment)
+        try:
+            there = git_tool.remote_branches(repository)
+            if there:
+                raise git_tool.RepositoryRefused(
+                    f"{git_tool.public(settings.repository)}: is not empty: it has the branch {there[0]}; "
+                    "take an empty one"
+                )
+            made = git_tool.write_commit(
+                repository,
+                settings.branch,
+                files,
+                "The first content of the config repository",
+                {"Source-Commit": source.commit},
+                settings.author,
+            )
+            git_tool.push(repository, settings.branch)
+            return str(made.hexsha), sorted(files)
+        finally:
+            repository.close()

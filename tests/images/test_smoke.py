@@ -1,0 +1,112 @@
+"""The trial federation of a release, in the real images: what passes, and what must stop a release."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.sandbox import LABEL, SandboxFailed
+from pipeline.smoke import InUse, smoke
+from tests.images.build import build_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from docker import DockerClient
+    from docker.models.images import Image
+
+    from tests.images.federation import Federation
+
+pytestmark = pytest.mark.docker
+
+BROKEN_SERVER = """
+
+def run_job(*_):
+    raise RuntimeError("this release cannot do a round")
+"""
+BROKEN_CLIENT = """
+
+def create_client_app():
+    raise RuntimeError("this client cannot train")
+"""
+
+
+def left(client: DockerClient) -> list[object]:
+    """Return what sandboxes have left on the engine."""
+    ours = {"filters": {"label": LABEL}}
+    return [
+        *client.containers.list(all=True, **ours),
+        *client.networks.list(**ours),
+        *client.volumes.list(**ours),
+    ]
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+def test_a_release_that_works_passes_with_the_current_client_too(
+    docker_client: DockerClient, server_image: Image, client_image: Image, said: list[str]
+) -> None:
+    images = {"server": str(server_image.id), "client": str(client_image.id)}
+    started = time.monotonic()
+    result = smoke(docker_client, images, str(client_image.id), 120, said.append)
+    assert result.current
+    assert result.seconds <= time.monotonic() - started
+    assert str(result).startswith("passed in ")
+    assert said[-1] == "smoke federation: a round with the client of the current release"
+    assert not left(docker_client)
+
+
+def test_the_model_in_use_is_loaded_by_the_new_server(
+    docker_client: DockerClient, server_image: Image, client_image: Image, federation: Federation
+) -> None:
+    images = {"server": str(server_image.id), "client": str(client_image.id)}
+    files = {"in-use/federation.toml": 'task = "digits"\n'}
+    newest = max(federation.tracker.versions(), default=None)
+    result = smoke(
+        docker_client, images, None, 120, print, InUse(files, {"MLFLOW_TRACKING_URI": federation.tracker.uri})
+    )
+    assert result.model == newest
+    nobody = InUse(files, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
+    with pytest.raises(SandboxFailed, match="the model in use does not load with the new server") as caught:
+        smoke(docker_client, images, None, 120, print, nobody)
+    assert "does not answer" in caught.value.logs["current-model"]
+    assert not left(docker_client)
+
+
+def stopped(docker_client: DockerClient, images: dict[str, str], message: str) -> SandboxFailed:
+    """Run a trial that must stop the release; returns the error, with its logs."""
+    with pytest.raises(SandboxFailed, match=message) as caught:
+        smoke(docker_client, images, None, 60, print)
+    assert not left(docker_client)
+    return caught.value
+
+
+def test_a_server_that_cannot_do_a_round_is_stopped_with_its_logs(
+    docker_client: DockerClient, server_image: Image, client_image: Image, base_image: str, wheels: Path
+) -> None:
+    appended = {"server/job.py": BROKEN_SERVER}
+    broken = build_image(docker_client, "server", base_image, wheels, "flops-test-broken:server", appended=appended)[
+        0
+    ]
+    images = {"server": str(broken.id), "client": str(client_image.id)}
+    error = stopped(
+        docker_client, images, "the server's job ended with exit code 1: RuntimeError: this release cannot"
+    )
+    assert "joined" in error.logs["east"] or "is not there" in error.logs["east"]
+
+
+def test_a_client_that_cannot_train_is_stopped_with_its_logs(
+    docker_client: DockerClient, server_image: Image, client_image: Image, base_image: str, wheels: Path
+) -> None:
+    appended = {"client/app.py": BROKEN_CLIENT}
+    broken = build_image(docker_client, "client", base_image, wheels, "flops-test-broken:client", appended=appended)[
+        0
+    ]
+    images = {"server": str(server_image.id), "client": str(broken.id)}
+    error = stopped(docker_client, images, "the server's job ended with exit code ")
+    assert "this client cannot train" in error.logs["east"]
