@@ -123,6 +123,16 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(str(error), error.exit_code, debug)
     except (click.Abort, KeyboardInterrupt) as error:  # click turns the second into the first.
         return _interrupted(error)
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in ("fl", "server", "client", "pipeline"):
+            return _failed(f"{error} (a bug; --debug shows where)", 1, debug)
+        return _failed(
+            f"the library '{library}' is not installed; pip install 'flops[server]', [client], [pipeline] or [research] "
+            "brings what that part's commands need",
+            2,
+            debug,
+        )
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -122,7 +122,7 @@ class Sandbox:
         found = {}
         for alias in aliases or tuple(self._containers):
             with contextlib.suppress(*ENGINE_ERRORS):
-                found[alias] = self._containers[alias].logs(tail=25).decode(errors="replace").rstrip()
+                found[alias] = self._containers[alias].logs(tail=60).decode(errors="replace").rstrip()
         return found
 
     def close(self) -> None:

@@ -16,11 +16,13 @@ import pytest
 from fl import cli
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = ("deal", "run", "strategies", "tasks")
+PIPELINE = ("doctor", "init", "init-config", "promote", "release", "resume", "rollback", "status")
+COMMANDS = ("deal", "run", "strategies", "tasks", *PIPELINE)
 CLIENT = ("check", "health", "keygen", "receipts", "start")
 SERVER = ("certificate", "health", "round", "verify")
 EVERY = (*COMMANDS, *(f"client {name}" for name in CLIENT), *(f"server {name}" for name in SERVER))
 PAGES = {"run": "run.md", "deal": "data.md", "client": "hospital.md", "server": "server.md"}
+PAGES |= dict.fromkeys(PIPELINE, "releases.md")
 """Where the options of a command, or of a group's, are documented."""
 
 

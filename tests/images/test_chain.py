@@ -66,7 +66,9 @@ class Site:
     def push(self) -> str:
         """Run the workflow as a push to main does; returns what the runner printed."""
         secrets = self.folder / "secrets"
-        secrets.write_text("".join(f"{name}={json.dumps(value)}\n" for name, value in self.secrets.items()))
+        # Such files replace variables in values, too.
+        quoted = {name: json.dumps(value).replace("$", "\\$") for name, value in self.secrets.items()}
+        secrets.write_text("".join(f"{name}={value}\n" for name, value in quoted.items()))
         command = [str(Path(sys.executable).with_name("act")), "push", "-P", "self-hosted=-self-hosted"]
         ended = subprocess.run(
             [*command, "--secret-file", str(secrets)],

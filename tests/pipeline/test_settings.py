@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from fl.errors import SettingsError
 from pipeline.options import OPTIONS, TABLES, example
 from pipeline.settings import read_settings
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 NEEDS = ("registry.host", "registry.project", "config.repository")
 GIVEN = {
@@ -97,3 +94,11 @@ def test_a_wrong_setting_is_named_with_its_place(
 def test_a_named_file_must_be_there(here: Path) -> None:
     with pytest.raises(SettingsError, match=r"other\.toml: no such file"):
         read_settings(here / "other.toml", GIVEN)
+
+
+def test_every_option_is_documented_with_its_variable_and_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "releases.md").read_text()
+    for option in OPTIONS:
+        default = str(option.default).lower() if isinstance(option.default, bool) else option.default
+        shown = "needed" if default is None else f"`{default}`" if default else ""
+        assert f"| `{option.name}` | `{option.variable}` | {shown} | {option.about} |\n" in text
