@@ -128,8 +128,8 @@ def main(arguments: list[str] | None = None) -> int:
         if library in ("fl", "server", "client", "pipeline"):
             return _failed(f"{error} (a bug; --debug shows where)", 1, debug)
         return _failed(
-            f"the library '{library}' is not installed; pip install 'flops[server]', [client], [pipeline] or [research] "
-            "brings what that part's commands need",
+            f"the library '{library}' is not installed; pip install 'flops[PART]' brings it, where PART is server, "
+            "client, pipeline or research",
             2,
             debug,
         )

@@ -13,7 +13,7 @@ from pipeline import git_tool
 from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_file
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
 from pipeline.manifest import find_image
-from pipeline.push_right import TRUSTED, check_push
+from pipeline.registry_http import TRUSTED, check_push
 from pipeline.settings import SIDES
 from pipeline.source import Source
 

@@ -15,6 +15,7 @@ from fl.errors import FlopsError
 from pipeline.engine import EngineRefused, StreamFailed, account, explain, read_stream, remote_digest, said
 from pipeline.image_name import ImageName
 from pipeline.record import release_name
+from pipeline.registry_http import layer_sizes
 from pipeline.settings import SIDES
 from pipeline.source import dockerfile
 
@@ -52,7 +53,7 @@ class Pushed:
 
     Attributes:
         image: with tag and digest.
-        size: bytes that were transferred, before compression; layers that were there are none.
+        size: bytes of the layers that were transferred, as the registry stores them; those that were there are none.
         build_seconds: how long it was built.
         push_seconds: how long it was pushed.
     """
@@ -188,6 +189,19 @@ def push(
         raise explain(str(error), settings.registry) from error
     if not progress.digest:
         raise FlopsError(f"registry {settings.registry}: said no digest of {repository}:{tag}; nothing was changed")
-    size = sum(progress.pushed.values())
+    image = ImageName(repository, tag, progress.digest)
+    size = _transferred(client, settings, image, progress)
     say(f"{side} image: pushed {size / 1000:.0f} kB, {progress.digest[:19]}")
-    return Pushed(ImageName(repository, tag, progress.digest), size, build_seconds, time.monotonic() - started)
+    return Pushed(image, size, build_seconds, time.monotonic() - started)
+
+
+def _transferred(client: DockerClient, settings: Settings, image: ImageName, progress: _Progress) -> int:
+    """Return how many bytes went over the line. The engine counts before it compresses; the registry knows."""
+    if not progress.pushed:
+        return 0
+    names = client.images.get(f"{image.repository}:{image.tag}").attrs["RootFS"]["Layers"]
+    try:
+        sizes = layer_sizes(settings, image)
+    except FlopsError:  # Behind a proxy that only the engine knows, say; then more than it was.
+        return sum(progress.pushed.values())
+    return sum(size for name, size in zip(names, sizes, strict=False) if name[7:19] in progress.pushed)

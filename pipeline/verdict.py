@@ -59,7 +59,7 @@ class Verdict:
         for side, pushed in self.pushed.items():
             rows.append((f"{side} image", str(pushed.image)))
             times = f"built in {pushed.build_seconds:.1f} s, pushed in {pushed.push_seconds:.1f} s"
-            rows.append(("", f"{pushed.size / 1000:.0f} kB transferred before compression; {times}"))
+            rows.append(("", f"{pushed.size / 1000:.0f} kB transferred; {times}"))
         if self.record is not None and self.outcome == RELEASED:
             rows += [("smoke federation", self.record.smoke), ("previous release", self.record.previous or "none")]
         if self.config_commit:

@@ -28,7 +28,7 @@ def run_job(*_):
 """
 BROKEN_CLIENT = """
 
-def create_client_app():
+def create_client_app(*_, **__):
     raise RuntimeError("this client cannot train")
 """
 

@@ -131,11 +131,12 @@ def test_a_release_ships_both_images_and_bumps_the_digest(place: Place, engine: 
 
 
 def test_a_change_of_code_transfers_its_layer_alone_and_no_change_nothing(place: Place) -> None:
-    change(place.source, {"fl/large.bin": "x" * 3_000_000}, "large")
-    assert place.released()["images"]["server"]["bytes"] > 3_000_000
+    (place.source / "fl" / "large.bin").write_bytes(os.urandom(3_000_000))
+    change(place.source, {"fl/zeros.bin": "0" * 3_000_000}, "large")
+    assert 3_000_000 < place.released()["images"]["server"]["bytes"] < 3_100_000  # As the registry stores it.
     place.change("2")
     again = place.released()["images"]
-    assert again["server"]["bytes"] < 10_000
+    assert again["server"]["bytes"] < 1_000
     assert again["client"]["bytes"] == 0
     head = log(place.config, "%H")
     assert place.released()["outcome"] == "unchanged"
@@ -150,7 +151,7 @@ def test_what_people_and_github_see(place: Place, tmp_path: Path) -> None:
     assert ended.code == 0
     assert "the working tree holds changes that are not committed; they are not released" in ended.err
     assert "dev runs release" in ended.out.splitlines()[-1]
-    assert "transferred before compression" in ended.out
+    assert "transferred" in ended.out
     assert summary.read_text().startswith("### dev runs release ")
     assert json.loads(show(place.config, "dev/release.json"))["by"] == "octo"
     assert PASSWORD not in ended.out + ended.err + summary.read_text()
