@@ -5,6 +5,7 @@ The answer counts, not Argo CD's health: of a CronJob's new image that says noth
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,8 +61,10 @@ def ask_cluster(namespace: str, digest: str, since: datetime) -> Runs:
         raise ClusterUnreachable("the kubernetes library is not installed") from error
     try:
         kubeconfig: Any = config
-        _, context = kubeconfig.list_kube_config_contexts()
-        api_client = kubeconfig.new_client_from_config(context=context["name"])
+        # The library reads the variable when it is imported.
+        file = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+        _, context = kubeconfig.list_kube_config_contexts(file)
+        api_client = kubeconfig.new_client_from_config(file, context["name"])
     except (ConfigException, OSError, TypeError, KeyError) as error:
         raise ClusterUnreachable(f"no kubeconfig that can be used: {_line(error)}") from error
     api_client.configuration.retries = 0

@@ -18,6 +18,7 @@ from pipeline.record import release_name
 from pipeline.registry_http import layer_sizes
 from pipeline.settings import SIDES
 from pipeline.source import dockerfile
+from pipeline.turns import reserve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,10 +75,11 @@ def free_tag(client: DockerClient, settings: Settings, now: datetime) -> tuple[s
     for seconds in range(60):
         moment = now + timedelta(seconds=seconds)
         tag = release_name(moment)
-        if not any(
+        there = (
             remote_digest(client, f"{settings.image(side)}:{tag}", settings.registry, settings.secrets)
             for side in SIDES
-        ):
+        )
+        if not any(there) and reserve(settings, tag):
             return tag, moment
     raise FlopsError(f"registry {settings.registry}: has all tags of this minute; is a release loop running?")
 

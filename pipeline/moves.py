@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import SettingsError
 from pipeline.config_repo import Change, ConfigRepo, Unchanged, hold_file, manifest_file, release_file
-from pipeline.history import events, find_release
+from pipeline.history import Event, events, find_release
 from pipeline.manifest import ManifestError, set_image
 from pipeline.record import Hold
 
@@ -161,7 +161,7 @@ def promote(
             )
         if before is not None and before.release == record.release:
             raise Unchanged(f"{target} runs release {record.release} already")
-        if before is not None and before.release > record.release:
+        if before is not None and _newer(before.release, record.release, events(repo, source)):
             raise SettingsError(
                 f"{target} runs release {before.release}, which is newer than {source}'s {record.release}; to go "
                 f"back, say 'flops rollback {target}'"
@@ -177,7 +177,7 @@ def promote(
 
     if source == target:
         raise SettingsError(f"{source} and {target} are the same environment; name two")
-    with ConfigRepo.open(settings) as repo:
+    with ConfigRepo.open(settings, history=True) as repo:
         try:
             commit = repo.publish(make, say=say)
         except Unchanged as why:
@@ -185,6 +185,14 @@ def promote(
     ((before, moved),) = done
     line = f"{target} runs release {moved.release} of commit {moved.commit[:12]} from now on, as {source} does"
     return Move("moved", line, target, moved, before.release if before else "", commit)
+
+
+def _newer(one: str, other: str, found: list[Event]) -> bool:
+    """Tell whether a release was deployed after another at first; by their names where the history knows not both."""
+    order = list(dict.fromkeys(event.record.release for event in reversed(found)))
+    if one in order and other in order:
+        return order.index(one) > order.index(other)
+    return one > other
 
 
 def _put(repo: ConfigRepo, settings: Settings, environment: str, record: ReleaseRecord) -> dict[str, bytes | None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fl.errors import SettingsError
+from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import (
     Change,
     ConfigRepo,
@@ -223,6 +223,11 @@ class Release:
 
         def make(repo: ConfigRepo) -> Change:
             before = self._look(repo)
+            if before is not None and before.release == images["server"].tag:
+                raise FlopsError(
+                    f"release {before.release} of another commit was made in the same second on another machine; "
+                    "release again"
+                )
             made[:] = [self._record(images["server"].tag, images, str(result or "not run"), before)]
             return self._change(repo, made[0])
 

@@ -1,7 +1,7 @@
 """Releases that run at once on one machine bump in the order of their commits, so that none is skipped.
 
 Each holds a locked file that names its commit. Before it bumps, it waits for those of older commits. The kernel drops
-a lock with its process, however that ends, so nobody waits for the dead.
+a lock with its process, however that ends, so nobody waits for the dead. No two take one name.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LONGEST_WAIT = 1800.0
 """Seconds after which an older release is not waited for any more; it then ends as superseded."""
+
+_KEPT = 86400.0
+"""Seconds for which a name stays taken; the registry knows it by then."""
 
 _LOOK = 0.2
 """Seconds between two looks."""
@@ -66,10 +69,34 @@ def take_turn(settings: Settings, environment: str, source: Source) -> Iterator[
             own.unlink(missing_ok=True)
 
 
+def reserve(settings: Settings, name: str) -> bool:
+    """Take a release's name for this process; False where another on this machine has it.
+
+    The registry does not tell of a tag before something is pushed under it, and releases may begin in one second.
+    """
+    folder = _state() / "names" / _digest(settings.registry, settings.project)
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - old.stat().st_mtime > _KEPT:
+                old.unlink()
+    try:
+        (folder / name).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def _folder(settings: Settings, environment: str) -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    key = hashlib.sha256("\n".join((settings.repository, settings.branch, environment)).encode()).hexdigest()[:16]
-    return Path(state) / "flops" / "turns" / key
+    return _state() / "turns" / _digest(settings.repository, settings.branch, environment)
+
+
+def _state() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "flops"
+
+
+def _digest(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
 
 
 def _gone(path: Path) -> bool:

@@ -149,6 +149,17 @@ def test_a_bug_is_one_line_that_says_so(flops, monkeypatch):
     assert ended.line == "ZeroDivisionError: oh (a bug; --debug shows where)"
 
 
+def test_a_library_that_is_not_installed_is_named_with_what_brings_it(flops, monkeypatch):
+    def broken(*_, **__):
+        raise ModuleNotFoundError("No module named 'docker'", name="docker.errors")
+
+    monkeypatch.setattr("server.simulation.settings.settle", broken)
+    ended = flops("run", "digits")
+
+    assert ended.code == 2
+    assert ended.line.startswith("the library 'docker' is not installed; pip install 'flops[PART]' brings it")
+
+
 def test_help_imports_nothing_heavy():
     script = "import sys; from fl.cli import main; main(['--help']); print(sorted(sys.modules), file=sys.stderr)"
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

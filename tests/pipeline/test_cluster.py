@@ -107,7 +107,7 @@ def test_a_cluster_that_refuses_is_named(answers: dict[str, tuple[int, Any]]) ->
 
 
 def test_no_kubeconfig(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(ClusterUnreachable, match="no kubeconfig that can be used"):
         ask_cluster("flops-dev", DIGEST, SINCE)
 
@@ -122,6 +122,6 @@ def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "contexts": [{"name": "gone", "context": {"cluster": "c", "user": "u"}}],
     }
     (tmp_path / "kubeconfig").write_text(json.dumps(config))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     with pytest.raises(ClusterUnreachable, match="gone: does not answer: "):
         ask_cluster("flops-dev", DIGEST, SINCE)

@@ -295,6 +295,34 @@ def test_killed_between_push_and_bump_the_next_run_finishes(
     assert len(log(place.config)) == 2
 
 
+@pytest.mark.ssh
+def test_ten_releases_at_once_end_in_the_order_of_commits(place: Place, ssh_server: SshServer) -> None:
+    ssh_server.know()
+    place.set(
+        FLOPS_CONFIG_REPOSITORY=ssh_server.url(place.config),
+        FLOPS_CONFIG_KEY=str(ssh_server.key),
+        FLOPS_KNOWN_HOSTS=str(ssh_server.known_hosts),
+    )
+    commits = [place.change(str(number)) for number in range(10)]
+    command = [sys.executable, "-m", "fl.cli", "release", "--json", "--source", str(place.source), "--commit"]
+    started = [
+        subprocess.Popen([*command, commit], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for commit in commits
+    ]
+    told = []
+    for process in started:
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+        told.append(json.loads(out))
+    # One that came to its turn only after a newer one was deployed changes nothing; on this machine none does, unless
+    # it had not even begun then.
+    assert {one["outcome"] for one in told} <= {"released", "superseded"}
+    deployed = [line for line in log(place.config, "%(trailers:key=Source-Commit,valueonly)") if line][::-1]
+    assert deployed == [commit for commit, one in zip(commits, told, strict=True) if one["outcome"] == "released"]
+    assert deployed[-1] == commits[-1]
+    assert len({one["images"]["server"]["image"] for one in told if one["images"]}) == len(deployed)
+
+
 class _expired:  # noqa: N801 - reads as a word
     """The registry shows a certificate that has expired, signed by the same CA."""
 

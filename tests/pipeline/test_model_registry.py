@@ -1,0 +1,107 @@
+"""How many versions a release has made, asked of a real MLflow server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fl.errors import FlopsError, SettingsError
+from fl.model import initial_state
+from fl.tasks import find_task
+from pipeline.model_registry import count_versions, model_name
+from pipeline.record import read_release
+from server.registry import Registry
+from tests.images.federation import Tracker
+from tests.pipeline.test_commands import recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.conftest import Ended
+
+RECORD = read_release(recorded(2)["dev/release.json"].encode(), "dev/release.json")
+DIGEST = RECORD.images["server"].digest
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Tracker:
+    made = Tracker(tmp_path, "127.0.0.1")
+    made.wait()
+    yield made
+    made.stop()
+
+
+@pytest.mark.slow
+def test_versions_that_a_release_made_are_counted_and_required(
+    tracker: Tracker, flops: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = find_task("digits")
+    registry = Registry(tracker.uri)
+    assert count_versions(tracker.uri, "flops-digits", RECORD, {}) == 0
+    for tags in (
+        {"commit": RECORD.commit, "image": ""},
+        {"commit": RECORD.commit, "image": DIGEST},
+        {"commit": "another", "image": DIGEST},  # The image is what ran.
+        {"commit": RECORD.commit, "image": f"sha256:{'9' * 64}"},
+        {"commit": "another", "image": ""},
+    ):
+        with registry.run("test", {}) as log:
+            registry.register(log, "flops-digits", task, initial_state(task, 0), tags)
+    assert count_versions(f"{tracker.uri}/", "flops-digits", RECORD, {}) == 3
+    assert count_versions(tracker.uri, "flops-other", RECORD, {}) == 0
+
+    from tests.pipeline.repositories import MANIFEST, REGISTRY, log, make_bare
+
+    files = {**recorded(2), "dev/federation.toml": 'task = "digits"\n', "prod/cronjob.yaml": MANIFEST}
+    config = make_bare(tmp_path / "config.git", files)
+    for name, value in {
+        "DOCKER_REGISTRY": REGISTRY,
+        "IMAGE_REPO": "flops",
+        "FLOPS_CONFIG_REPOSITORY": str(config),
+        "MLFLOW_TRACKING_URI": tracker.uri,
+    }.items():
+        monkeypatch.setenv(name, value)
+    ended = flops("promote", "dev", "prod", "--require-rounds", "4")
+    assert (ended.code, ended.line) == (
+        1,
+        "release 2026-01-02-00-00-00 has registered 3 versions of flops-digits in dev, and 4 are required; wait for "
+        "more rounds",
+    )
+    assert len(log(config)) == 1
+    assert flops("promote", "dev", "prod", "--require-rounds", "3").code == 0
+    assert len(log(config)) == 2
+
+
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "mlflow.example.org"])
+def test_only_a_server_can_be_asked(uri: str) -> None:
+    with pytest.raises(SettingsError, match="the address of an MLflow server is needed"):
+        count_versions(uri, "flops-digits", RECORD, {})
+
+
+def test_a_server_that_does_not_answer() -> None:
+    with pytest.raises(FlopsError, match="does not answer as MLflow does") as caught:
+        count_versions("http://user:s3cret@127.0.0.1:1", "flops-digits", RECORD, {})
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [(b'task = "digits"', "flops-digits"), (b'task = "a.b:c"', "flops-a-b-c"), (b'task = "x"\nmodel = "m"', "m")],
+)
+def test_the_federations_file_names_the_model(content: bytes, name: str) -> None:
+    assert model_name(content, "dev/federation.toml") == name
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"the config repository has no dev/federation\.toml"),
+        (b"[", r"dev/federation\.toml: is not TOML"),
+        (b"", r"dev/federation\.toml: names no task"),
+    ],
+)
+def test_a_federations_file_that_does_not(content: bytes | None, message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        model_name(content, "dev/federation.toml")
