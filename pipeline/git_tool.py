@@ -204,10 +204,20 @@ def push(repository: Repo, branch: str, *, dry_run: bool = False) -> None:
 
 
 def find_commit(repository: Repo, revision: str) -> Commit | None:
-    """Return the commit that a revision names; None where there is none."""
+    """Return the commit that a revision names; None where there is none.
+
+    Raises:
+        SettingsError: git does not trust the repository, because it belongs to another user.
+    """
     try:
         name = repository.git.rev_parse("--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    except GitError:
+    except GitError as error:
+        if "dubious ownership" in str(error):
+            place = repository.working_tree_dir or repository.git_dir
+            raise SettingsError(
+                f"{place} belongs to another user; say that you trust it: git config --global --add safe.directory "
+                f"{place}"
+            ) from error
         return None
     return repository.commit(name)
 

@@ -195,7 +195,13 @@ class Release:
         if before is not None and "client" in before.images:
             image = before.images["client"]
             current = f"{image.repository}@{image.digest}"
-            pull(client, current, settings.registry, settings.secrets)
+            try:
+                pull(client, current, settings.registry, settings.secrets)
+            except FlopsError as error:
+                raise FlopsError(
+                    f"the client image of the current release, {current}, cannot be pulled for the trial: {error}; "
+                    "--no-smoke releases without one"
+                ) from error
         images = {side: f"{p.image.repository}@{p.image.digest}" for side, p in pushed.items()}
         return smoke(client, images, current, settings.smoke_seconds, self.say, self._in_use(repo))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -121,4 +122,15 @@ def test_another_program(tmp_path: Path) -> None:
     git(tree, "rm", "-q", "LICENSE")
     change(tree, {"fl/protocol.py": "PROTOCOL = 1\n"}, "no licence")
     with pytest.raises(SettingsError, match="has no LICENSE, which the server image is built of"):
+        Source.open(tree)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a repository to another user, which root alone can")
+def test_a_repository_of_another_user(tree: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("SUDO_UID", "0")
+    for path in (tree, tree / ".git"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(SettingsError, match=r"belongs to another user; say that you trust it: git config --global"):
         Source.open(tree)
