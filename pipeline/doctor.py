@@ -76,8 +76,8 @@ def _base(client: DockerClient, settings: Settings) -> str:
     name = settings.base_image
     if client.images.list(name):
         return f"{name} is here"
-    host = name.partition("/")[0]
-    named = "." in host or ":" in host
+    host, path, _ = name.partition("/")
+    named = bool(path) and ("." in host or ":" in host or host == "localhost")
     ours = settings.secrets if host == settings.registry else None
     found = remote_digest(client, name, host if named else "docker.io", ours)
     if found is None:
