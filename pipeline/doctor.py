@@ -13,7 +13,7 @@ from pipeline import git_tool
 from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_file
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
 from pipeline.manifest import find_image
-from pipeline.registry_http import TRUSTED, check_push
+from pipeline.registry_http import check_push, own_certificates
 from pipeline.settings import SIDES
 from pipeline.source import Source
 
@@ -88,7 +88,7 @@ def _base(client: DockerClient, settings: Settings) -> str:
 def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
     """Tell apart what one attempt to log in says: no answer, no trust, no account."""
     names = ("registry", "CA", "login", "push right")
-    host, trusted = settings.registry, TRUSTED / settings.registry / "ca.crt"
+    host = settings.registry
     try:
         logged_in = log_in(client, host, settings.secrets)
         if not logged_in:
@@ -105,7 +105,7 @@ def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
             return [reachable, check("CA", _raises(error)), *rest]
         return [
             reachable,
-            check("CA", lambda: _trust(trusted)),
+            check("CA", lambda: _trust(host)),
             check("login", _raises(error)),
             _skipped("push right", "the account is not accepted"),
         ]
@@ -125,7 +125,7 @@ def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
     who = settings.secrets.username
     return [
         check("registry", lambda: f"{host} answers"),
-        check("CA", lambda: _trust(trusted)),
+        check("CA", lambda: _trust(host)),
         check("login", lambda: f"as {who}" if logged_in else "with what docker login has stored"),
         check("push right", push)
         if logged_in
@@ -133,8 +133,8 @@ def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
     ]
 
 
-def _trust(trusted: Path) -> str:
-    return f"{trusted}" if trusted.exists() else "one that this machine trusts for all"
+def _trust(registry: str) -> str:
+    return ", ".join(str(file) for file in own_certificates(registry)) or "one that this machine trusts for all"
 
 
 def _config_checks(settings: Settings) -> list[Check]:

@@ -5,6 +5,7 @@ A build or a push that fails is a line in its stream and no exception; `read_str
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -109,14 +110,13 @@ def remote_digest(client: DockerClient, image: str, registry: str, secrets: Secr
         RegistryRefused: the account or the registry's certificate is not accepted.
         TransferFailed: the registry does not answer.
     """
-    with _about(registry):
+    known = account(secrets) if secrets else None
+    with _about(registry, image, logged_in=known is not None):
         try:
-            found = client.api.inspect_distribution(image, auth_config=account(secrets) if secrets else None)
-        except NotFound:
-            return None
+            found = client.api.inspect_distribution(image, auth_config=known)
         except APIError as error:
-            # A project without this image answers so, and who may not read it learns no more either.
-            if any(sign in said(error) for sign in ("manifest unknown", "name unknown", "not found")):
+            missing = isinstance(error, NotFound) or re.search("manifest unknown|name unknown|not found", said(error))
+            if missing and not re.search(_NO_PROJECT, said(error)):
                 return None
             raise
     return str(found["Descriptor"]["digest"])
@@ -132,8 +132,9 @@ def pull(client: DockerClient, image: str, registry: str, secrets: Secrets) -> N
     try:
         client.images.get(image)
     except NotFound:
-        with _about(registry):
-            client.images.pull(image, auth_config=account(secrets))
+        known = account(secrets)
+        with _about(registry, image, logged_in=known is not None):
+            client.images.pull(image, auth_config=known)
 
 
 def read_stream(lines: Iterable[dict[str, Any]], each: Callable[[dict[str, Any]], None]) -> None:
@@ -152,6 +153,14 @@ def read_stream(lines: Iterable[dict[str, Any]], each: Callable[[dict[str, Any]]
         raise StreamFailed(failed)
 
 
+_RIGHTS = (
+    "the account may not do this in project '{project}'; give the robot the rights to pull and push there, and make "
+    "the project if there is none"
+)
+_ACCOUNT = "it does not accept the account; check HARBOR_USERNAME and HARBOR_PASSWORD"
+_NO_PROJECT = r"project \S+ not found"
+_NO_ACCOUNT = "it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD"
+
 _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
     (
         "certificate signed by unknown authority",
@@ -160,47 +169,54 @@ _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
         "/etc/docker/certs.d/{registry}/ca.crt",
     ),
     ("certificate has expired", RegistryRefused, "its certificate has expired; its administrator must renew it"),
-    ("certificate is valid for", RegistryRefused, "its certificate is for another name"),
-    ("certificate is not valid", RegistryRefused, "its certificate is for another name"),
+    ("certificate is (valid for|not valid)", RegistryRefused, "its certificate is for another name"),
     ("x509:", RegistryRefused, "its certificate is not accepted"),
+    ("server gave HTTP response", RegistryRefused, "it speaks no TLS; name its TLS port"),
+    # Harbor denies what is too large for a project's quota.
     (
-        "server gave HTTP response",
-        RegistryRefused,
-        "it speaks no TLS; name its TLS port",
+        "exceed the configured upper limit|quota",
+        TransferFailed,
+        "the quota of project '{project}' is used up; raise it, or remove old images there",
     ),
-    ("unauthorized", RegistryRefused, "it does not accept the account; check HARBOR_USERNAME and HARBOR_PASSWORD"),
-    ("authentication required", RegistryRefused, "it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD"),
-    ("no basic auth credentials", RegistryRefused, "it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD"),
     (
-        "401 Unauthorized",
+        _NO_PROJECT,
         RegistryRefused,
-        "it does not accept the account; check HARBOR_USERNAME and HARBOR_PASSWORD",
+        "it has no project '{project}'; make it there, or mend registry.project",
     ),
-    ("denied", RegistryRefused, "the account may not do this in the project; give the robot the right to push"),
+    ("unauthorized to access|denied|insufficient.scope", RegistryRefused, _RIGHTS),
+    ("no basic auth credentials", RegistryRefused, _NO_ACCOUNT),
+    ("unauthorized|authentication required|401 Unauthorized", RegistryRefused, _ACCOUNT),
     ("no space left", TransferFailed, "it has no space left; its administrator must make some"),
-    ("quota", TransferFailed, "the project's quota is used up"),
     ("no such host", TransferFailed, "its host's name is not known to the engine"),
     ("connection refused", TransferFailed, "nothing listens there (connection refused)"),
-    ("i/o timeout", TransferFailed, "it does not answer (timed out)"),
-    ("Client.Timeout", TransferFailed, "it does not answer (timed out)"),
-    ("context deadline exceeded", TransferFailed, "it does not answer (timed out)"),
+    ("i/o timeout|Client.Timeout|context deadline exceeded", TransferFailed, "it does not answer (timed out)"),
 )
+"""What a registry's words, as the engine repeats them, mean: the first that is found counts."""
 
 
-def explain(text: str, registry: str) -> FlopsError:
-    """Say in a line what the engine's words about a registry mean, and what to do."""
+def explain(text: str, registry: str, project: str, *, logged_in: bool) -> FlopsError:
+    """Say in a line what the engine's words about a registry mean, and what to do.
+
+    Args:
+        text: the engine's words.
+        registry: the registry's name.
+        project: the project in it.
+        logged_in: whether the account was accepted before, so that only a right can be missing.
+    """
     for sign, kind, meaning in _MEANINGS:
-        if sign in text:
-            return kind(f"registry {registry}: {meaning.format(registry=registry)}")
+        if re.search(sign, text):
+            told = _RIGHTS if meaning == _ACCOUNT and logged_in else meaning
+            return kind(f"registry {registry}: {told.format(registry=registry, project=project)}")
     return TransferFailed(f"registry {registry}: {text}")
 
 
 @contextmanager
-def _about(registry: str) -> Iterator[None]:
+def _about(registry: str, image: str = "", *, logged_in: bool = False) -> Iterator[None]:
     try:
         yield
     except APIError as error:
-        raise explain(said(error), registry) from error
+        project = image.partition("/")[2].rpartition("/")[0]
+        raise explain(said(error), registry, project, logged_in=logged_in) from error
 
 
 def said(error: Exception) -> str:

@@ -188,7 +188,9 @@ def push(
     try:
         read_stream(stream, progress)
     except StreamFailed as error:
-        raise explain(str(error), settings.registry) from error
+        raise explain(
+            str(error), settings.registry, settings.project, logged_in=bool(settings.secrets.username)
+        ) from error
     if not progress.digest:
         raise FlopsError(f"registry {settings.registry}: said no digest of {repository}:{tag}; nothing was changed")
     image = ImageName(repository, tag, progress.digest)

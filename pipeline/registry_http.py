@@ -7,12 +7,14 @@ asks.
 from __future__ import annotations
 
 import re
+import ssl
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from fl.errors import FlopsError, SettingsError
 
@@ -30,6 +32,32 @@ _MANIFESTS = (
 )
 TRUSTED = Path("/etc/docker/certs.d")
 """Where Docker Engine keeps the CAs that it trusts for one registry."""
+
+
+def own_certificates(registry: str) -> list[Path]:
+    """Return the files of the CAs that are put down for a registry."""
+    return sorted((TRUSTED / registry).glob("*.crt"))
+
+
+class _Trusting(HTTPAdapter):
+    """Trusts whom Docker Engine trusts for a registry: the machine's CAs, and those that are put down for it."""
+
+    def __init__(self, registry: str) -> None:
+        self._context = ssl.create_default_context()
+        for certificate in own_certificates(registry):
+            try:
+                self._context.load_verify_locations(certificate)
+            except (OSError, ssl.SSLError) as error:
+                raise SettingsError(f"{certificate}: no CA's certificate in PEM format can be read there") from error
+        super().__init__()
+
+    def build_connection_pool_key_attributes(self, *words: Any, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Hand the trust on to the connections."""
+        host, tls = super().build_connection_pool_key_attributes(*words, **more)
+        return host, {**tls, "ssl_context": self._context}
+
+    def cert_verify(self, *_: Any) -> None:
+        """Leave it to the context; the library would add a bundle of CAs of its own."""
 
 
 def check_push(settings: Settings, side: str) -> str:
@@ -75,8 +103,7 @@ def layer_sizes(settings: Settings, image: ImageName) -> list[int]:
 def _session(settings: Settings) -> Iterator[requests.Session]:
     with requests.Session() as session:
         session.trust_env = False  # What ~/.netrc says is not about this account.
-        certificate = TRUSTED / settings.registry / "ca.crt"
-        session.verify = str(certificate) if certificate.exists() else True
+        session.mount("https://", _Trusting(settings.registry))
         try:
             yield session
         except requests.RequestException as error:

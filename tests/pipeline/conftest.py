@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.settings import Settings, read_settings
 from tests.pipeline.repositories import MANIFEST, REGISTRY, make_bare
-from tests.pipeline.servers import engine, registry, ssh_server  # noqa: F401 - fixtures
+from tests.pipeline.servers import engine, registry, ssh_server, token_registry  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,6 +13,7 @@ from pathlib import Path
 import bcrypt
 
 from server.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, make_certificates
+from tests.pipeline.token_server import ISSUER, SERVICE, TokenServer
 
 PROGRAM = shutil.which("docker-registry")
 NAME = "registry.flops.test"
@@ -21,20 +22,27 @@ HOSTS, TRUSTED = Path("/etc/hosts"), Path("/etc/docker/certs.d")
 
 
 class RegistryServer:
-    """One that runs until it is stopped, and not on 127.0.0.0/8, which the engine trusts without TLS."""
+    """One that runs until it is stopped, and not on 127.0.0.0/8, which the engine trusts without TLS.
 
-    def __init__(self, folder: Path, address: str) -> None:
+    It asks for passwords itself, or sends to a token service (`tokens`), as Harbor does.
+    """
+
+    def __init__(self, folder: Path, address: str, name: str = NAME, *, project: str = "") -> None:
         assert PROGRAM is not None
-        self.folder, self.address, self.port = folder, address, _free_port(address)
-        self.host = f"{NAME}:{self.port}"
+        self.folder, self.address, self.name, self.port = folder, address, name, _free_port(address)
+        self.host = f"{name}:{self.port}"
         self.storage = folder / "storage"
         self.tls = folder / "tls"
-        make_certificates(self.tls, (NAME,), 1)
+        make_certificates(self.tls, (name,), 1)
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
         (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
-        self._line = f"{address} {NAME}  # a test of FLOps\n"
+        self._line = f"{address} {name}  # a test of FLOps, port {self.port}\n"
         with HOSTS.open("a") as hosts:
             hosts.write(self._line)
+        self.tokens: TokenServer | None = None
+        if project:
+            self.tokens = TokenServer(self.tls, name, address, project)
+            self.tokens.accounts[USER] = (PASSWORD, {"pull", "push"})
         self._process: subprocess.Popen[bytes] | None = None
         self.trust()
         self.start()
@@ -46,13 +54,19 @@ class RegistryServer:
             f"version: 0.1\nlog: {{level: warn}}\nstorage: {{filesystem: {{rootdirectory: {self.storage}}}}}\n"
             f"http:\n  addr: {self.address}:{self.port}\n"
             f"  tls: {{certificate: {self.tls / CERTIFICATE}, key: {self.tls / KEY}}}\n"
-            f"auth: {{htpasswd: {{realm: test, path: {self.folder / 'htpasswd'}}}}}\n"
+            f"auth: {{{self._auth()}}}\n"
         )
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(PROGRAM), "serve", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
         _wait(self.address, self.port)
+
+    def _auth(self) -> str:
+        if self.tokens is None:
+            return f"htpasswd: {{realm: test, path: {self.folder / 'htpasswd'}}}"
+        words = f"realm: '{self.tokens.realm}', service: {SERVICE}, issuer: {ISSUER}"
+        return f"token: {{{words}, rootcertbundle: {self.tls / CA_CERTIFICATE}}}"
 
     def stop(self) -> None:
         """End it; what was pushed stays."""
@@ -63,17 +77,19 @@ class RegistryServer:
 
     def trust(self, port: int | None = None, *, ca: Path | None = None) -> None:
         """Let the engine trust the registry's CA, as its administrator does, or another one."""
-        folder = TRUSTED / f"{NAME}:{port or self.port}"
+        folder = TRUSTED / f"{self.name}:{port or self.port}"
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(ca or self.tls / CA_CERTIFICATE, folder / "ca.crt")
 
     def distrust(self, port: int | None = None) -> None:
         """Take that back."""
-        shutil.rmtree(TRUSTED / f"{NAME}:{port or self.port}", ignore_errors=True)
+        shutil.rmtree(TRUSTED / f"{self.name}:{port or self.port}", ignore_errors=True)
 
     def close(self) -> None:
         """End it and leave the machine as it was."""
         self.stop()
+        if self.tokens is not None:
+            self.tokens.close()
         self.distrust()
         HOSTS.write_text(HOSTS.read_text().replace(self._line, ""))
 
@@ -83,7 +99,7 @@ class Cable:
 
     def __init__(self, registry: RegistryServer, limit: int) -> None:
         self.port, self._limit, self._target = _free_port(registry.address), limit, (registry.address, registry.port)
-        self.host = f"{NAME}:{self.port}"
+        self.host = f"{registry.name}:{self.port}"
         self._left, self.dropped = limit, 0
         self._listener = socket.create_server((registry.address, self.port))
         threading.Thread(target=self._accept, daemon=True).start()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import docker
 import pytest
+from docker.errors import APIError
 
 from tests.pipeline.registry_server import RegistryServer
 from tests.pipeline.ssh_server import SshServer
@@ -37,5 +39,30 @@ def registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> 
     """A real registry with TLS and a password; the engine trusts its CA."""
     (place,) = engine.networks.get("bridge").attrs["IPAM"]["Config"]
     server = RegistryServer(tmp_path_factory.mktemp("registry"), place["Gateway"])
+    _wait_for_the_name(engine, server)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def token_registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    """One that sends to a token service, as Harbor does, with the project `flops`."""
+    (place,) = engine.networks.get("bridge").attrs["IPAM"]["Config"]
+    folder = tmp_path_factory.mktemp("token-registry")
+    server = RegistryServer(folder, place["Gateway"], "harbor.flops.test", project="flops")
+    _wait_for_the_name(engine, server)
+    yield server
+    server.close()
+
+
+def _wait_for_the_name(engine: DockerClient, server: RegistryServer) -> None:
+    """The engine reads /etc/hosts anew only some seconds after it last did."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        try:
+            engine.api.inspect_distribution(f"{server.host}/flops/none:none")
+        except APIError as error:
+            if "no such host" not in str(error):
+                return
+        time.sleep(0.5)
+    raise AssertionError(f"the engine does not know {server.name}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline import doctor
-from tests.pipeline.registry_server import PASSWORD, USER
+from tests.pipeline.registry_server import PASSWORD, TRUSTED, USER
 from tests.pipeline.repositories import MANIFEST, add_commit, make_bare
 from tests.pipeline.sources import make_source
 
@@ -119,6 +119,14 @@ class TestWithEverything:
         found = patient.broken("CA", "put the CA's certificate to /etc/docker/certs.d/")
         assert found["registry"][0] == "passed"
         assert found["login"][0] == "skipped"
+
+    def test_a_ca_by_another_files_name(self, patient: Patient, registry: RegistryServer) -> None:
+        folder = TRUSTED / registry.host
+        (folder / "ca.crt").rename(folder / "house.crt")
+        found = patient.look()
+        assert found["CA"] == ("passed", f"{folder}/house.crt")
+        assert found["push right"][0] == "passed"
+        (folder / "house.crt").unlink()
 
     def test_registry(self, patient: Patient, registry: RegistryServer) -> None:
         registry.stop()

@@ -1,0 +1,37 @@
+"""What the engine's and a registry's words are taken for."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.engine import RegistryRefused, TransferFailed, explain
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "meaning"),
+    [
+        (
+            "unauthorized: unauthorized to access repository: flops/server, action: push: unauthorized to access "
+            "repository: flops/server, action: push",
+            RegistryRefused,
+            "the account may not do this in project 'flops'",
+        ),
+        (
+            "unauthorized: project flops not found: project flops not found",
+            RegistryRefused,
+            "it has no project 'flops'; make it there",
+        ),
+        (
+            "denied: adding 29.0 MiB of storage resource, which when updated to current usage of 152.4 MiB will "
+            "exceed the configured upper limit of 10.0 MiB.",
+            TransferFailed,
+            "the quota of project 'flops' is used up",
+        ),
+        ("unauthorized: authentication required", RegistryRefused, "it does not accept the account"),
+        ("something new", TransferFailed, "something new"),
+    ],
+)
+def test_what_harbor_says(words: str, kind: type[Exception], meaning: str) -> None:
+    found = explain(words, "harbor.example.org", "flops", logged_in=False)
+    assert type(found) is kind
+    assert str(found).startswith(f"registry harbor.example.org: {meaning}")
