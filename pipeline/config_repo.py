@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError
 from pipeline import git_tool
+from pipeline.git_environment import forget_callers, git_environment
 from pipeline.record import Hold, ReleaseRecord, read_hold, read_release
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Change:
     message: str
     trailers: Mapping[str, str]
 
+    @property
+    def full_message(self) -> str:
+        """The message with the trailers behind it."""
+        lines = [f"{name}: {' '.join(value.split())}" for name, value in self.trailers.items()]
+        return "\n".join([self.message.rstrip(), "", *lines]) + "\n"
+
 
 class Unchanged(Exception):  # noqa: N818 - no error
     """What is there needs no commit; `args` says why. Raised by who was to make a change."""
@@ -65,29 +72,36 @@ class ConfigRepo:
             RepositoryUnreachable: it does not answer.
             RepositoryRefused: no such repository or branch, or this key may not read it.
         """
-        git_tool.forget_hook()
+        forget_callers()
         depth = None if history else 1
-        with git_tool.git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
-            target = Path(folder) / "config.git"
-            clone = git_tool.clone(settings.repository, settings.branch, target, environment, depth=depth)
+        with git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
+            clone = git_tool.begin(settings.repository, Path(folder) / "config.git", environment)
             try:
+                git_tool.fetch(clone, settings.branch, depth=depth)
                 yield cls(clone, settings, depth)
             finally:
                 clone.close()
 
     @property
+    def _branch(self) -> str:
+        return git_tool.head(self._settings.branch)
+
+    @property
     def head(self) -> str:
         """The newest commit's id."""
-        return str(self._repository.commit(self._settings.branch).hexsha)
+        return str(self._repository.commit(self._branch).hexsha)
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's bytes; None where it is not there."""
-        return git_tool.read_file(self._repository, self._settings.branch, path)
+        """Return a file's bytes; None where it is not there.
+
+        Raises:
+            SettingsError: a folder or a symbolic link is there.
+        """
+        return git_tool.read_file(self._repository, self._branch, path)
 
     def environments(self) -> list[str]:
         """Return the folders that hold a CronJob."""
-        tree = self._repository.commit(self._settings.branch).tree
-        return sorted(folder.name for folder in tree.trees if any(b.name == "cronjob.yaml" for b in folder.blobs))
+        return git_tool.folders(self._repository, self._branch, Path(manifest_file("-")).name)
 
     def release(self, environment: str) -> ReleaseRecord | None:
         """Return the release that an environment runs; see `read_release` for the errors."""
@@ -108,8 +122,7 @@ class ConfigRepo:
 
     def changes(self, path: str) -> Iterator[tuple[Commit, bytes | None]]:
         """Yield the commits that changed a file, newest first, and what it held after each."""
-        for commit in self._repository.iter_commits(self._settings.branch, paths=path):
-            yield commit, git_tool.read_file(self._repository, commit.hexsha, path)
+        return git_tool.changes(self._repository, self._branch, path)
 
     def publish(self, make: Callable[[ConfigRepo], Change], *, say: Callable[[str], None]) -> str:
         """Commit and push a change; when somebody else was faster, fetch and make it anew from what is there.
@@ -131,7 +144,7 @@ class ConfigRepo:
         for attempt in range(1, ATTEMPTS + 1):
             change = make(self)
             commit = git_tool.write_commit(
-                self._repository, settings.branch, change.files, change.message, change.trailers, settings.author
+                self._repository, settings.branch, change.files, change.full_message, settings.author
             )
             try:
                 git_tool.push(self._repository, settings.branch)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from fl.checks import Check, Skip, check
 from fl.errors import FlopsError, SettingsError
-from pipeline import git_tool
 from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_file
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
+from pipeline.git_words import public
 from pipeline.manifest import find_image
 from pipeline.registry_http import check_push, own_certificates
 from pipeline.settings import SIDES
@@ -144,9 +144,7 @@ def _config_checks(settings: Settings) -> list[Check]:
             return [
                 check("deploy key", lambda: _key(settings)),
                 check("known hosts", lambda: _known(settings)),
-                check(
-                    "config repository", lambda: f"{git_tool.public(settings.repository)}, commit {repo.head[:12]}"
-                ),
+                check("config repository", lambda: f"{public(settings.repository)}, commit {repo.head[:12]}"),
                 check("paths", lambda: _paths(repo, settings)),
                 check("write right", repo.try_push),
             ]

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 from fl.errors import SettingsError
 from pipeline import git_tool
+from pipeline.config_repo import Change
+from pipeline.git_environment import git_environment
+from pipeline.git_words import RepositoryRefused, public
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -47,22 +50,17 @@ def fill(settings: Settings, source: Source) -> tuple[str, list[str]]:
     files = first_content(source, settings)
     if not files:
         raise SettingsError(f"commit {source.commit[:12]} has no {FOLDER}/ to fill it with")
-    with git_tool.git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
+    with git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
         repository = git_tool.begin(settings.repository, Path(folder) / "config.git", environment)
         try:
             there = git_tool.remote_branches(repository)
             if there:
-                raise git_tool.RepositoryRefused(
-                    f"{git_tool.public(settings.repository)}: is not empty: it has the branch {there[0]}; "
-                    "take an empty one"
+                raise RepositoryRefused(
+                    f"{public(settings.repository)}: is not empty: it has the branch {there[0]}; take an empty one"
                 )
+            change = Change(files, "The first content of the config repository", {"Source-Commit": source.commit})
             made = git_tool.write_commit(
-                repository,
-                settings.branch,
-                files,
-                "The first content of the config repository",
-                {"Source-Commit": source.commit},
-                settings.author,
+                repository, settings.branch, change.files, change.full_message, settings.author
             )
             git_tool.push(repository, settings.branch)
             return str(made.hexsha), sorted(files)

@@ -64,7 +64,6 @@ class Source:
         Raises:
             SettingsError: there is no repository, no such commit, or it lacks a file that images need.
         """
-        git_tool.forget_hook()
         repository = git_tool.open_repository(folder)
         commit = git_tool.find_commit(repository, revision)
         if commit is None:
@@ -92,8 +91,7 @@ class Source:
 
     def content(self, side: str) -> str:
         """Return the digest of what a side's image is built from: paths, modes and bytes."""
-        listed = self.repository.git.ls_tree("-r", self.commit, "--", *paths(side))
-        return hashlib.sha256(listed.encode()).hexdigest()
+        return hashlib.sha256(git_tool.listing(self.repository, self.commit, paths(side))).hexdigest()
 
     def archive(self, side: str) -> io.BytesIO:
         """Return what a side's image is built from, as a tar archive."""

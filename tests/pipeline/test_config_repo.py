@@ -9,7 +9,7 @@ import pytest
 
 from fl.errors import FlopsError
 from pipeline.config_repo import ATTEMPTS, Change, ConfigRepo
-from pipeline.git_tool import RepositoryRefused, RepositoryUnreachable
+from pipeline.git_words import RepositoryRefused, RepositoryUnreachable
 from tests.pipeline.repositories import MANIFEST, add_commit, git, log, make_bare, show
 
 if TYPE_CHECKING:

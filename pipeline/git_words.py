@@ -1,0 +1,111 @@
+"""What git's words about a repository elsewhere mean, and what to do."""
+
+from __future__ import annotations
+
+import re
+
+from fl.errors import FlopsError, SettingsError
+
+SECONDS = 120
+"""After so long a transfer of a config repository is given up."""
+
+
+class RepositoryUnreachable(FlopsError):  # noqa: N818 - a state, not a mistake
+    """A repository does not answer, or the way to it broke."""
+
+
+class RepositoryRefused(SettingsError):  # noqa: N818 - a state, not a mistake
+    """A repository answers, and lets this key, user or branch not do what is wanted."""
+
+
+_RACES = ("cannot lock ref", "failed to update ref", "incorrect old value", "reference already exists", "stale info")
+
+_MEANINGS = (
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        RepositoryRefused,
+        "the git server shows another host key than the known one: it was replaced, or somebody stands between; ask "
+        "its administrator, and renew the known hosts only then",
+    ),
+    (
+        "Host key verification failed",
+        RepositoryRefused,
+        "the git server's host key is not known; get it from its administrator and name it: config.known_hosts",
+    ),
+    ("UNPROTECTED PRIVATE KEY", RepositoryRefused, "others may read the deploy key's file; chmod 600 it"),
+    ("marked as read only", RepositoryRefused, "the deploy key may read and not write; give it write access there"),
+    ("invalid format", RepositoryRefused, "the deploy key is no private key that ssh can read"),
+    ("error in libcrypto", RepositoryRefused, "the deploy key is no private key that ssh can read"),
+    (
+        "Permission denied (",
+        RepositoryRefused,
+        "the git server knows no key of ours; add the deploy key's public half there, and name the key: config.key",
+    ),
+    ("Could not resolve host", RepositoryUnreachable, "its host's name is not known here"),
+    ("Connection refused", RepositoryUnreachable, "nothing listens there (connection refused)"),
+    ("Connection timed out", RepositoryUnreachable, "it does not answer (timed out)"),
+    ("Operation timed out", RepositoryUnreachable, "it does not answer (timed out)"),
+    ("Operation too slow", RepositoryUnreachable, "it does not answer (timed out)"),
+    ("No route to host", RepositoryUnreachable, "no way leads to its host"),
+    ("Network is unreachable", RepositoryUnreachable, "no way leads to its host"),
+    ("Timeout: the command", RepositoryUnreachable, f"it did not answer within {SECONDS} s"),
+    ("because it timed out", RepositoryUnreachable, f"it did not answer within {SECONDS} s"),
+    (
+        "couldn't find remote ref",
+        RepositoryRefused,
+        "has no branch '{branch}'; 'flops init-config' fills an empty repository",
+    ),
+    ("does not appear to be a git repository", RepositoryRefused, "there is no git repository"),
+    ("not found", RepositoryRefused, "there is no such repository, or this key may not read it"),
+    ("does not exist", RepositoryRefused, "there is no such repository, or this key may not read it"),
+    ("insufficient permission", RepositoryRefused, "this user may not write there"),
+)
+
+
+def explain_words(text: str, address: str, branch: str) -> FlopsError:
+    """Say in a line what git printed when it failed.
+
+    Args:
+        text: what it printed.
+        address: the repository's.
+        branch: the branch it was about.
+    """
+    for sign, kind, meaning in _MEANINGS:
+        if sign in text:
+            return kind(f"{public(address)}: {meaning.format(branch=branch)}")
+    said = remote_words(text) or " ".join(text.split())[-300:]
+    return RepositoryUnreachable(f"{public(address)}: git failed: {public(said)}")
+
+
+def explain_refusal(summary: str, text: str, address: str, branch: str) -> FlopsError | None:
+    """Say why the other side did not take a push; None where it was only a race.
+
+    Args:
+        summary: git's word behind the branch, such as ``[remote rejected] (pre-receive hook declined)``.
+        text: what the other side printed besides.
+        address: the repository's.
+        branch: the branch that was pushed.
+    """
+    said = remote_words(text)
+    told, place = f" ({said})" if said else "", f"{public(address)}: does not take a push to '{branch}'"
+    if "hook declined" in summary:
+        return RepositoryRefused(f"{place}: a rule of the git server's forbids it{told}")
+    if any(sign in f"{summary} {text}" for sign in _RACES):
+        return None
+    return RepositoryRefused(
+        f"{place}: {' '.join(summary.split())}{told}; give the deploy key the right to write there"
+    )
+
+
+def public(text: str) -> str:
+    """Return a text, such as an address, without what may be a secret in addresses: passwords and tokens."""
+    return re.sub(r"(ssh://)[^/@\s]*:[^/@\s]*@", r"\1…@", re.sub(r"(https?://)\S*@", r"\1…@", text))
+
+
+def remote_words(text: str) -> str:
+    """Return what the other side said to people, and git's own last complaint."""
+    lines = [line.strip().removeprefix("stderr: '").strip("'") for line in text.splitlines()]
+    told = [
+        line.removeprefix("remote:").strip() for line in lines if line.startswith(("remote:", "fatal:", "ERROR:"))
+    ]
+    return "; ".join(line for line in told if line)[-300:]
