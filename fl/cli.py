@@ -163,7 +163,7 @@ this one may pass it on. Raised while the first is being handled it would break 
 
 
 def _listen() -> dict[int, Any]:
-    """Let SIGTERM and Ctrl-C interrupt; returns what they did before. Only a process's main thread can."""
+    """Let SIGTERM, SIGHUP and Ctrl-C interrupt; returns what they did before. Only a process's main thread can."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     heard = -_ONCE_SECONDS
@@ -173,9 +173,11 @@ def _listen() -> dict[int, Any]:
         now = time.monotonic()
         if now - heard >= _ONCE_SECONDS:
             heard = now
-            raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated
 
     before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt) or signal.SIG_DFL}
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # A terminal that is gone; nohup wants it ignored.
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Else somebody wants it otherwise.
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     return before

@@ -57,6 +57,7 @@ def ask_cluster(namespace: str, digest: str, since: datetime) -> Runs:
         from kubernetes.client.exceptions import ApiException
         from kubernetes.config.config_exception import ConfigException
         from urllib3.exceptions import HTTPError
+        from yaml import YAMLError
     except ImportError as error:
         raise ClusterUnreachable("the kubernetes library is not installed") from error
     try:
@@ -64,10 +65,12 @@ def ask_cluster(namespace: str, digest: str, since: datetime) -> Runs:
         # The library reads the variable when it is imported.
         file = os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
         _, context = kubeconfig.list_kube_config_contexts(file)
-        api_client = kubeconfig.new_client_from_config(file, context["name"])
-    except (ConfigException, OSError, TypeError, KeyError) as error:
+        chosen: Any = client.Configuration()
+        kubeconfig.load_kube_config(file, context["name"], client_configuration=chosen)
+        chosen.retries = False
+        api_client = client.ApiClient(chosen)
+    except (ConfigException, YAMLError, OSError, TypeError, KeyError, ValueError) as error:
         raise ClusterUnreachable(f"no kubeconfig that can be used: {_line(error)}") from error
-    api_client.configuration.retries = 0
     place = namespace or context.get("context", {}).get("namespace") or "default"
     try:
         batch, core = client.BatchV1Api(api_client), client.CoreV1Api(api_client)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl.errors import FlopsError
+from fl.errors import FlopsError, SettingsError
 from pipeline import git_tool
 from pipeline.git_environment import forget_callers, git_environment
 from pipeline.record import Hold, ReleaseRecord, read_hold, read_release
@@ -102,6 +102,21 @@ class ConfigRepo:
     def environments(self) -> list[str]:
         """Return the folders that hold a CronJob."""
         return git_tool.folders(self._repository, self._branch, Path(manifest_file("-")).name)
+
+    def manifest(self, environment: str) -> bytes:
+        """Return an environment's CronJob.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        content = self.read(manifest_file(environment))
+        if content is None:
+            there = ", ".join(self.environments())
+            raise SettingsError(
+                f"the config repository has no {manifest_file(environment)}; "
+                + (f"there is {there}" if there else "'flops init-config' fills an empty one")
+            )
+        return content
 
     def release(self, environment: str) -> ReleaseRecord | None:
         """Return the release that an environment runs; see `read_release` for the errors."""

@@ -13,8 +13,8 @@ from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_f
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
 from pipeline.git_words import public
 from pipeline.manifest import find_image
+from pipeline.record import SIDES
 from pipeline.registry_http import check_push, own_certificates
-from pipeline.settings import SIDES
 from pipeline.source import Source
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def _disk(client: DockerClient) -> str:
     free = shutil.disk_usage(root).free / 1e9
     if free < _LEAST_FREE:
         raise FlopsError(
-            f"{root} has {free:.1f} GB free, and {_LEAST_FREE} are wanted; 'docker image prune' removes what no "
-            "release needs"
+            f"{root} has {free:.1f} GB free, and {_LEAST_FREE} are wanted; old releases go with docker image prune "
+            "--all --filter label=io.flops.protocol --filter until=168h"
         )
     return f"{root} has {free:.0f} GB free"
 
@@ -180,10 +180,7 @@ def _known(settings: Settings) -> str:
 def _paths(repo: ConfigRepo, settings: Settings) -> str:
     name = settings.environment
     file = manifest_file(name)
-    manifest = repo.read(file)
-    if manifest is None:
-        raise SettingsError(f"the config repository has no {file}; 'flops init-config' fills an empty one")
-    image = find_image(manifest, file, settings.container, settings.image("server")).image
+    image = find_image(repo.manifest(name), file, settings.container, settings.image("server")).image
     record, hold = repo.release(name), repo.hold(name)
     more = f"; {release_file(name)}: {record.release if record else 'none yet'}"
     more += f"; {hold_file(name)}: held by {hold.by}: {hold.reason}" if hold else ""

@@ -5,6 +5,7 @@ A build or a push that fails is a line in its stream and no exception; `read_str
 
 from __future__ import annotations
 
+import contextlib
 import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container as Container
 from requests.exceptions import ConnectionError as ConnectionLost
 from requests.exceptions import ReadTimeout, RequestException
+from urllib3.exceptions import HTTPError
 
 from fl.errors import FlopsError, SettingsError
 
@@ -23,12 +25,15 @@ if TYPE_CHECKING:
 
     from pipeline.settings import Secrets
 
-_SECONDS = 900
-"""A step of a build may be silent for so long."""
+SECONDS = 900
+"""The engine may be silent for so long, as a step of a build is."""
+
+_ANSWERS = 15
+"""In so many seconds it must answer at all."""
 
 
-ENGINE_ERRORS: tuple[type[Exception], ...] = (DockerException, RequestException)
-"""What the library raises, itself or from below."""
+ENGINE_ERRORS: tuple[type[Exception], ...] = (DockerException, RequestException, HTTPError)
+"""What the library raises, itself or from below; the last in the middle of a stream."""
 
 ENGINE_TIMEOUTS: tuple[type[Exception], ...] = (ReadTimeout, ConnectionLost)
 """What it raises where an answer does not come in time."""
@@ -62,15 +67,19 @@ def engine() -> Iterator[DockerClient]:
         EngineUnreachable: it does not answer, or ends meanwhile.
     """
     try:
-        client = docker.from_env(timeout=_SECONDS)
-    except DockerException as error:
+        with contextlib.closing(docker.from_env(timeout=_ANSWERS)) as first:
+            first.ping()
+        client = docker.from_env(timeout=SECONDS)
+    except ENGINE_ERRORS as error:
         raise EngineUnreachable(_no_engine(error)) from error
     try:
         yield client
     except APIError as error:  # Which is one of those below, too.
         raise FlopsError(f"Docker Engine: {said(error)}") from error
-    except RequestException as error:
+    except (RequestException, HTTPError) as error:
         raise EngineUnreachable(_no_engine(error)) from error
+    except DockerException as error:  # A credential helper that is missing, say.
+        raise FlopsError(f"Docker's library: {' '.join(str(error).split())}") from error
     finally:
         client.close()
 
@@ -98,8 +107,8 @@ def log_in(client: DockerClient, registry: str, secrets: Secrets) -> bool:
     if known is None:
         return False
     with _about(registry):
-        # Kept in this process alone; no file of the user's is written.
-        client.api.login(**known, registry=registry, reauth=True, dockercfg_path="/dev/null")
+        # Kept in this process alone: no file of the user's is written. What is stored for other registries stays.
+        client.api.login(**known, registry=registry, reauth=True)
     return True
 
 
@@ -134,7 +143,12 @@ def pull(client: DockerClient, image: str, registry: str, secrets: Secrets) -> N
     except NotFound:
         known = account(secrets)
         with _about(registry, image, logged_in=known is not None):
-            client.images.pull(image, auth_config=known)
+            stream = client.api.pull(image, stream=True, decode=True, auth_config=known)
+            try:
+                read_stream(stream, lambda _: None)
+            except StreamFailed as error:
+                project = image.partition("/")[2].rpartition("/")[0]
+                raise explain(str(error), registry, project, logged_in=known is not None) from error
 
 
 def read_stream(lines: Iterable[dict[str, Any]], each: Callable[[dict[str, Any]], None]) -> None:
@@ -168,6 +182,11 @@ _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
         "its certificate is of a CA that the engine does not trust; put the CA's certificate to "
         "/etc/docker/certs.d/{registry}/ca.crt",
     ),
+    (
+        "is before",
+        RegistryRefused,
+        "its certificate is not valid yet; is the clock of this machine right?",
+    ),
     ("certificate has expired", RegistryRefused, "its certificate has expired; its administrator must renew it"),
     ("certificate is (valid for|not valid)", RegistryRefused, "its certificate is for another name"),
     ("x509:", RegistryRefused, "its certificate is not accepted"),
@@ -183,6 +202,7 @@ _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
         RegistryRefused,
         "it has no project '{project}'; make it there, or mend registry.project",
     ),
+    ("read.only mode", TransferFailed, "it is in read-only mode just now; its administrator knows for how long"),
     ("unauthorized to access|denied|insufficient.scope", RegistryRefused, _RIGHTS),
     ("no basic auth credentials", RegistryRefused, _NO_ACCOUNT),
     ("unauthorized|authentication required|401 Unauthorized", RegistryRefused, _ACCOUNT),
@@ -190,6 +210,16 @@ _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
     ("no such host", TransferFailed, "its host's name is not known to the engine"),
     ("connection refused", TransferFailed, "nothing listens there (connection refused)"),
     ("i/o timeout|Client.Timeout|context deadline exceeded", TransferFailed, "it does not answer (timed out)"),
+    (
+        r"HTTP status:? 50[0-9]|Internal Server Error|Bad Gateway|Service Unavailable",
+        TransferFailed,
+        "it failed inside ({text}): most often it has no space left or is just starting; its log says why",
+    ),
+    (
+        "EOF|broken pipe|connection reset|closed network connection",
+        TransferFailed,
+        "the connection broke in the middle of the transfer; release again",
+    ),
 )
 """What a registry's words, as the engine repeats them, mean: the first that is found counts."""
 
@@ -206,7 +236,7 @@ def explain(text: str, registry: str, project: str, *, logged_in: bool) -> Flops
     for sign, kind, meaning in _MEANINGS:
         if re.search(sign, text):
             told = _RIGHTS if meaning == _ACCOUNT and logged_in else meaning
-            return kind(f"registry {registry}: {told.format(registry=registry, project=project)}")
+            return kind(f"registry {registry}: {told.format(registry=registry, project=project, text=text)}")
     return TransferFailed(f"registry {registry}: {text}")
 
 
@@ -228,9 +258,13 @@ def said(error: Exception) -> str:
 
 def _no_engine(error: Exception) -> str:
     text = str(error)
+    if "invalid bind address" in text or "Invalid" in text or "bad format" in text:
+        return f"DOCKER_HOST is no engine's address: {' '.join(text.split())}"
     if "Permission denied" in text or "PermissionError" in text:
         return "Docker Engine does not let this user in; add the user to the group docker"
-    reason = "it ended or broke the connection" if "Connection aborted" in text and "FileNotFound" not in text else ""
+    broke = "Connection aborted" in text or "IncompleteRead" in text or "Connection broken" in text
+    reason = "it ended or broke the connection" if broke and "FileNotFound" not in text else ""
+    reason = "it is silent (timed out)" if "timed out" in text.lower() else reason
     return f"Docker Engine does not answer{f': {reason}' if reason else ''}; start it, or name another by DOCKER_HOST"
 
 

@@ -229,6 +229,11 @@ def changes(repository: Repo, revision: str, path: str) -> Iterator[tuple[Commit
             yield commit, None
 
 
+def differs(repository: Repo, paths: tuple[str, ...]) -> bool:
+    """Tell whether the working tree holds something else under paths than what is committed."""
+    return bool(repository.git.status("--porcelain", "--untracked-files=normal", "--", *paths))
+
+
 def listing(repository: Repo, revision: str, paths: tuple[str, ...]) -> bytes:
     """Return what is committed under paths, by mode, name and digest of each file, in git's own form."""
     listed = repository.git.ls_tree("-r", "-z", revision, "--", *paths, stdout_as_string=False)

@@ -30,7 +30,8 @@ _MEANINGS = (
     (
         "Host key verification failed",
         RepositoryRefused,
-        "the git server's host key is not known; get it from its administrator and name it: config.known_hosts",
+        "the git server's host key is not known; get it from its administrator and name it: config.known_hosts or "
+        "SSH_KNOWN_HOSTS",
     ),
     ("UNPROTECTED PRIVATE KEY", RepositoryRefused, "others may read the deploy key's file; chmod 600 it"),
     ("marked as read only", RepositoryRefused, "the deploy key may read and not write; give it write access there"),
@@ -39,7 +40,8 @@ _MEANINGS = (
     (
         "Permission denied (",
         RepositoryRefused,
-        "the git server knows no key of ours; add the deploy key's public half there, and name the key: config.key",
+        "the git server knows no key of ours; add the deploy key's public half there, and name the key: config.key or "
+        "SSH_PRIVATE_KEY",
     ),
     ("Could not resolve host", RepositoryUnreachable, "its host's name is not known here"),
     ("Connection refused", RepositoryUnreachable, "nothing listens there (connection refused)"),

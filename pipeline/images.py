@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
-from pipeline.engine import EngineRefused, StreamFailed, account, explain, read_stream, remote_digest, said
+from pipeline.engine import SECONDS, EngineRefused, StreamFailed, account, explain, read_stream, remote_digest, said
+from pipeline.heartbeat import Heartbeat
 from pipeline.image_name import ImageName
-from pipeline.record import release_name
+from pipeline.record import SIDES, release_name
 from pipeline.registry_http import layer_sizes
-from pipeline.settings import SIDES
 from pipeline.source import dockerfile
 from pipeline.turns import reserve
 
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 _LAST_LINES = 20
 """How much of a failed build's output is shown."""
 
-_SAY_SECONDS = 2.0
-"""Steps that come out of the cache follow each other faster than anybody reads."""
-
+_RETURNED = re.compile(r"returned a non-zero code: (\d+)$")
 _STEP = re.compile(r"Step (\d+)/(\d+) : (.*)")
 
 
@@ -92,6 +90,8 @@ def build(
     tag: str,
     moment: datetime,
     say: Callable[[str], None],
+    *,
+    cached: bool = True,
 ) -> float:
     """Build a side's image from the commit, with the engine's cache; returns the seconds it took.
 
@@ -100,7 +100,7 @@ def build(
     """
     started = time.monotonic()
     tail: deque[str] = deque(maxlen=_LAST_LINES)
-    step, told = ["before the first step"], [started]
+    step = ["before the first step"]
 
     def each(line: dict[str, Any]) -> None:
         for text in str(line.get("stream") or line.get("status") or "").splitlines():
@@ -108,11 +108,9 @@ def build(
                 tail.append(text.rstrip())
             if found := _STEP.match(text):
                 step[0] = f"step {found[1]} of {found[2]}"
-                if time.monotonic() - told[0] > _SAY_SECONDS:
-                    told[0] = time.monotonic()
-                    say(f"{side} image: {step[0]}: {found[3][:80]}")
+                heart.doing = f"{side} image: {step[0]}: {found[3][:80]}"
 
-    with tempfile.TemporaryFile() as context:
+    with tempfile.TemporaryFile() as context, Heartbeat(say) as heart:
         write_context(source, side, settings, context)
         context.seek(0)
         try:
@@ -130,13 +128,19 @@ def build(
                     "PROTOCOL": str(source.protocol),
                 },
                 network_mode=settings.network or None,
+                nocache=not cached,
                 rm=True,
                 forcerm=True,
                 decode=True,
+                timeout=SECONDS,
             )
             read_stream(stream, each)
         except StreamFailed as error:
-            raise BuildFailed(f"{dockerfile(side)} does not build, {step[0]}: {error}", list(tail)) from error
+            reason = str(error)
+            # Of a command that failed, its exit code; the command is in the Dockerfile, its words are shown.
+            if (code := _RETURNED.search(reason)) is not None:
+                reason = f"the command ended with exit code {code[1]}"
+            raise BuildFailed(f"{dockerfile(side)} does not build, {step[0]}: {reason}", list(tail)) from error
         except EngineRefused as error:
             raise BuildFailed(f"{dockerfile(side)} does not build: {said(error)}", list(tail)) from error
     return time.monotonic() - started
@@ -166,6 +170,11 @@ class _Progress:
     pushed: dict[str, int] = field(default_factory=dict)
     digest: str = ""
 
+    @property
+    def total(self) -> int:
+        """Bytes that went out, before they are compressed."""
+        return sum(self.pushed.values())
+
     def __call__(self, line: dict[str, Any]) -> None:
         layer, detail = line.get("id"), line.get("progressDetail") or {}
         if layer and line.get("status") in ("Pushing", "Pushed"):
@@ -185,8 +194,15 @@ def push(
     started, progress = time.monotonic(), _Progress()
     repository = settings.image(side)
     stream = client.api.push(repository, tag=tag, stream=True, decode=True, auth_config=account(settings.secrets))
+
+    def each(line: dict[str, Any]) -> None:
+        progress(line)
+        heart.doing = f"{side} image: pushing, {progress.total / 1e6:.0f} MB so far (before compression)"
+
     try:
-        read_stream(stream, progress)
+        with Heartbeat(say) as heart:
+            heart.doing = f"{side} image: pushing"
+            read_stream(stream, each)
     except StreamFailed as error:
         raise explain(
             str(error), settings.registry, settings.project, logged_in=bool(settings.secrets.username)
@@ -205,7 +221,12 @@ def _transferred(client: DockerClient, settings: Settings, image: ImageName, pro
         return 0
     names = client.images.get(f"{image.repository}:{image.tag}").attrs["RootFS"]["Layers"]
     try:
-        sizes = layer_sizes(settings, image)
+        layers = layer_sizes(settings, image)
     except FlopsError:  # Behind a proxy that only the engine knows, say; then more than it was.
-        return sum(progress.pushed.values())
-    return sum(size for name, size in zip(names, sizes, strict=False) if name[7:19] in progress.pushed)
+        return progress.total
+    # Engines name a layer by what it unpacks to, or by what is stored.
+    return sum(
+        size
+        for name, (digest, size) in zip(names, layers, strict=False)
+        if {name[7:19], digest[7:19]} & {layer.removeprefix("sha256:")[:12] for layer in progress.pushed}
+    )

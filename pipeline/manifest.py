@@ -32,7 +32,8 @@ _POD = {
 """Where each kind of object keeps its containers."""
 
 _BOM = "\ufeff"
-_SPACE = re.compile(r"[ \t]+(?=#|\r?$)", re.MULTILINE)
+_SPACE = re.compile(r"(?<![ \t])[ \t]+(?=#|\r?$)", re.MULTILINE)
+_LARGEST = 1_000_000
 
 
 class ManifestError(SettingsError):
@@ -88,6 +89,8 @@ def set_image(content: bytes, file: str, container: str, image: ImageName) -> by
 
 
 def _decode(content: bytes, file: str) -> str:
+    if len(content) > _LARGEST:
+        raise ManifestError(f"{file}: has {len(content)} bytes, and no manifest has more than {_LARGEST}")
     try:
         return content.decode().removeprefix(_BOM)
     except UnicodeDecodeError as error:
@@ -142,9 +145,11 @@ def _compose(text: str, file: str) -> list[Any]:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f", line {mark.line + 1}" if mark else ""
-        tab = "; YAML is indented with spaces, never with tabs" if "'\\t'" in str(error.problem) else ""
+        tab = "; YAML wants spaces there, not tabs" if "'\\t'" in str(error.problem) else ""
         raise ManifestError(f"{file}{place}: is not YAML: {error.problem or error.context}{tab}") from error
-    except (YAMLError, ValueError) as error:
+    except RecursionError as error:
+        raise ManifestError(f"{file}: is nested too deeply") from error
+    except (YAMLError, ValueError, AssertionError) as error:
         raise ManifestError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     _check_keys(nodes, file)
     return nodes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fl.errors import SettingsError
 from pipeline.config_repo import Change, ConfigRepo, Unchanged, hold_file, manifest_file, release_file
 from pipeline.history import Event, events, find_release
-from pipeline.manifest import ManifestError, set_image
+from pipeline.manifest import find_image, set_image
 from pipeline.record import Hold
 
 if TYPE_CHECKING:
@@ -70,35 +70,59 @@ def rollback(settings: Settings, environment: str, to: str | None, reason: str, 
     Raises:
         FlopsError: there is no such release, or the config repository cannot be changed.
     """
-    done: list[tuple[ReleaseRecord, ReleaseRecord]] = []
+    done: list[tuple[str, ReleaseRecord]] = []
 
     def make(repo: ConfigRepo) -> Change:
         found = events(repo, environment)
-        current = repo.release(environment)
-        if current is None:
-            raise SettingsError(f"{environment} has no release yet; there is nothing to roll back")
-        if to is None and not current.previous:
-            raise SettingsError(f"{environment} runs its first release, {current.release}; there is none before it")
-        target = find_release(found, environment, to or current.previous)
-        if target.release == current.release:
+        left, target = _way_back(repo, environment, found, to)
+        if to is None and done and done[0][0] != left:
+            raise SettingsError(
+                f"{environment} meanwhile runs release {left} in place of {done[0][0]}; look at it, and say "
+                "which one to bring back: --to"
+            )
+        if target.release == left and _runs(repo, settings, environment, target):
             raise SettingsError(f"{environment} runs release {target.release} already; name an earlier one with --to")
-        done[:] = [(current, target)]
-        hold = Hold(reason, by, datetime.now(UTC).isoformat(timespec="seconds"), current.release)
+        done[:] = [(left, target)]
+        hold = Hold(reason, by, datetime.now(UTC).isoformat(timespec="seconds"), left)
         files = {**_put(repo, settings, environment, target), hold_file(environment): hold.to_json()}
         return Change(
             files,
             f"{environment}: roll back to release {target.release}\n\n{reason}",
-            {**_trailers(target, by), "Rolled-Back": current.release},
+            {**_trailers(target, by), "Rolled-Back": left},
         )
 
     with ConfigRepo.open(settings, history=True) as repo:
         commit = repo.publish(make, say=say)
-    ((current, target),) = done
+    ((left, target),) = done
     line = (
-        f"{environment} runs release {target.release} again, and not {current.release}; automatic releases are held "
+        f"{environment} runs release {target.release} again, and not {left}; automatic releases are held "
         f"until 'flops resume {environment}'"
     )
-    return Move("moved", line, environment, target, current.release, commit)
+    return Move("moved", line, environment, target, left, commit)
+
+
+def _way_back(repo: ConfigRepo, environment: str, found: list[Event], to: str | None) -> tuple[str, ReleaseRecord]:
+    """Return the name of the release that an environment runs, and the one to bring back."""
+    try:
+        current = repo.release(environment)
+    except SettingsError:
+        if to is None:
+            raise
+        # What cannot be read is mended by what is put in its place.
+        return "one that cannot be read", find_release(found, environment, to)
+    if current is None:
+        repo.manifest(environment)
+        raise SettingsError(f"{environment} has no release yet; there is nothing to roll back")
+    if to is None and not current.previous:
+        raise SettingsError(f"{environment} runs its first release, {current.release}; there is none before it")
+    return current.release, find_release(found, environment, to or current.previous)
+
+
+def _runs(repo: ConfigRepo, settings: Settings, environment: str, record: ReleaseRecord) -> bool:
+    """Tell whether an environment's manifest names a release's server."""
+    image = settings.image("server")
+    found = find_image(repo.manifest(environment), manifest_file(environment), settings.container, image)
+    return found.image == record.images["server"]
 
 
 def resume(settings: Settings, environment: str, by: str, say: Say) -> Move:
@@ -110,18 +134,20 @@ def resume(settings: Settings, environment: str, by: str, say: Say) -> Move:
 
     def make(repo: ConfigRepo) -> Change:
         if repo.read(hold_file(environment)) is None:
-            if repo.read(manifest_file(environment)) is None:
-                raise SettingsError(f"the config repository has no environment '{environment}'")
+            repo.manifest(environment)
             raise Unchanged(f"{environment} is not held")
         return Change({hold_file(environment): None}, f"{environment}: resume releases", {"Resumed-By": by})
 
     with ConfigRepo.open(settings) as repo:
-        record = repo.release(environment)
+        try:
+            record = repo.release(environment)
+        except SettingsError:  # Whose business is another command's.
+            record = None
         try:
             commit = repo.publish(make, say=say)
         except Unchanged as why:
             return Move("unchanged", str(why), environment, record)
-    line = f"{environment} takes releases again; the next one is that of the next push, or of 'flops release' by hand"
+    line = f"{environment} takes releases again, from the next 'flops release' or 'flops promote' on"
     return Move("moved", line, environment, record, config_commit=commit)
 
 
@@ -152,14 +178,28 @@ def promote(
     def make(repo: ConfigRepo) -> Change:
         record, before = repo.release(source), repo.release(target)
         if record is None:
+            repo.manifest(source)
             raise SettingsError(f"{source} has no release yet; there is nothing to promote")
+        if done and done[0][1].release != record.release:
+            raise SettingsError(f"{source} meanwhile runs release {record.release}; look at it, and promote again")
+        for side, image in record.images.items():
+            if image.repository != settings.image(side):
+                raise SettingsError(
+                    f"{release_file(source)}: the {side} image is {image}, and {settings.image(side)} is this "
+                    "registry's; release again"
+                )
+        if not _runs(repo, settings, source, record):
+            raise SettingsError(
+                f"{manifest_file(source)} was changed by hand: it does not name the image of release "
+                f"{record.release}; release or roll back first"
+            )
         hold = repo.hold(target)
         if hold is not None:
             raise SettingsError(
                 f"{target} is held by {hold.by} since {hold.since}: {hold.reason}; lift it with "
                 f"'flops resume {target}'"
             )
-        if before is not None and before.release == record.release:
+        if before is not None and before.release == record.release and _runs(repo, settings, target, record):
             raise Unchanged(f"{target} runs release {record.release} already")
         if before is not None and _newer(before.release, record.release, events(repo, source)):
             raise SettingsError(
@@ -197,10 +237,7 @@ def _newer(one: str, other: str, found: list[Event]) -> bool:
 
 def _put(repo: ConfigRepo, settings: Settings, environment: str, record: ReleaseRecord) -> dict[str, bytes | None]:
     file = manifest_file(environment)
-    manifest = repo.read(file)
-    if manifest is None:
-        raise ManifestError(f"the config repository has no {file}")
-    content = set_image(manifest, file, settings.container, record.images["server"])
+    content = set_image(repo.manifest(environment), file, settings.container, record.images["server"])
     return {file: content, release_file(environment): record.to_json()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,13 @@ from pipeline.image_name import ImageName, parse_image
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+SIDES = ("server", "client")
+"""The two images of a release."""
+
+_LARGEST = 100_000
+_RELEASE = re.compile(r"\d{4}(-\d\d){5}")
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 SCHEMA = 1
 """The format's number."""
@@ -98,14 +106,23 @@ def read_release(content: bytes | None, file: str) -> ReleaseRecord | None:
     protocol, images = values.get("protocol"), values.get("images")
     if isinstance(protocol, bool) or not isinstance(protocol, int):
         raise SettingsError(f"{file}: protocol: {protocol!r}: a whole number is needed")
-    if not isinstance(images, dict) or not all(isinstance(image, dict) for image in images.values()):
-        raise SettingsError(f"{file}: images: {images!r}: an object of objects is needed")
+    for key, pattern, what in (
+        ("release", _RELEASE, "a time such as 2026-01-31-14-05-09"),
+        ("commit", _COMMIT, "a commit's whole id"),
+    ):
+        if not pattern.fullmatch(texts[key]):
+            raise SettingsError(f"{file}: {key}: {texts[key]!r}: {what} is needed")
     named, contents = {}, {}
-    for side, image in images.items():
+    for side in SIDES:
+        image = images.get(side) if isinstance(images, dict) else None
+        if not isinstance(image, dict):
+            raise SettingsError(f"{file}: images.{side}: an object is needed")
         try:
             named[side] = parse_image(_text(image, "image", file))
         except SettingsError as error:
             raise SettingsError(f"{file}: images.{side}: {error}") from error
+        if not (named[side].tag and named[side].digest):
+            raise SettingsError(f"{file}: images.{side}: '{named[side]}': tag and digest are needed")
         contents[side] = str(image.get("content", ""))
     return ReleaseRecord(**texts, **optional, protocol=protocol, images=named, contents=contents)
 
@@ -126,8 +143,12 @@ def read_hold(content: bytes | None, file: str) -> Hold | None:
 def _object(content: bytes | None, file: str) -> dict[str, Any]:
     if content is None or not content.strip():
         return {}
+    if len(content) > _LARGEST:
+        raise SettingsError(f"{file}: has {len(content)} bytes, and no such file has more than {_LARGEST}")
     try:
         values = json.loads(content)
+    except RecursionError as error:
+        raise SettingsError(f"{file}: is nested too deeply") from error
     except ValueError as error:
         raise SettingsError(f"{file}: is not JSON: {error}") from error
     if not isinstance(values, dict):
@@ -143,4 +164,5 @@ def _text(values: Mapping[str, Any], key: str, file: str) -> str:
     value = values.get(key)
     if not isinstance(value, str):
         raise SettingsError(f"{file}: {key}: {value!r}: a text is needed")
-    return value
+    # Shown in one line, whoever wrote it.
+    return " ".join(value.encode(errors="replace").decode().split())

@@ -6,12 +6,14 @@ asks.
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import ssl
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -44,6 +46,9 @@ class _Trusting(HTTPAdapter):
 
     def __init__(self, registry: str) -> None:
         self._context = ssl.create_default_context()
+        # As the engine does: an issuer in the middle of a chain may be trusted, and old house CAs are.
+        self._context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        self._context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         for certificate in own_certificates(registry):
             try:
                 self._context.load_verify_locations(certificate)
@@ -61,7 +66,9 @@ class _Trusting(HTTPAdapter):
 
 
 def check_push(settings: Settings, side: str) -> str:
-    """Begin an upload of a side's image and take it back, which leaves nothing there; returns what was found.
+    """Ask for the right to push a side's image; returns what was found.
+
+    A registry with a token service says what it grants. Of another an upload is begun and taken back.
 
     Raises:
         SettingsError: the account may not push there.
@@ -69,9 +76,19 @@ def check_push(settings: Settings, side: str) -> str:
     """
     address = f"https://{settings.registry}/v2/{settings.project}/{side}/blobs/uploads/"
     with _session(settings) as session:
+        granted = _granted(session, f"{settings.project}/{side}", settings)
+        if granted is not None:
+            if {"pull", "push"} <= granted:
+                return f"may push to {settings.image(side)}"
+            raise SettingsError(
+                f"the account may not push to {settings.image(side)}; give the robot the rights to pull and push, "
+                "and make the project if there is none"
+            )
         answer = _ask(session, "POST", address, settings)
         if answer.status_code == 202:
-            session.delete(urljoin(address, answer.headers.get("Location", "")), timeout=_SECONDS)
+            begun = urljoin(address, answer.headers.get("Location", ""))
+            if _origin(begun) == _origin(address):
+                session.delete(begun, timeout=_SECONDS)
             return f"may push to {settings.image(side)}"
     if answer.status_code in (401, 403):
         raise SettingsError(f"the account may not push to {settings.image(side)}; give the robot that right")
@@ -80,8 +97,8 @@ def check_push(settings: Settings, side: str) -> str:
     raise FlopsError(f"registry {settings.registry}: answers an upload with HTTP status {answer.status_code}")
 
 
-def layer_sizes(settings: Settings, image: ImageName) -> list[int]:
-    """Return the bytes of an image's layers as the registry stores them, compressed, the lowest first.
+def layer_sizes(settings: Settings, image: ImageName) -> list[tuple[str, int]]:
+    """Return an image's layers as the registry stores them, digest and bytes, compressed, the lowest first.
 
     Raises:
         FlopsError: the registry does not answer, or not with one image's manifest.
@@ -92,7 +109,7 @@ def layer_sizes(settings: Settings, image: ImageName) -> list[int]:
         session.headers["Accept"] = ", ".join(_MANIFESTS)
         answer = _ask(session, "GET", address, settings)
         try:
-            return [int(layer["size"]) for layer in answer.json()["layers"]]
+            return [(str(layer["digest"]), int(layer["size"])) for layer in answer.json()["layers"]]
         except (ValueError, KeyError, TypeError) as error:
             raise FlopsError(
                 f"registry {settings.registry}: HTTP status {answer.status_code}, no manifest"
@@ -106,6 +123,11 @@ def _session(settings: Settings) -> Iterator[requests.Session]:
         session.mount("https://", _Trusting(settings.registry))
         try:
             yield session
+        except requests.exceptions.SSLError as error:
+            raise FlopsError(
+                f"registry {settings.registry}: its certificate is not trusted here, on this machine, whatever the "
+                f"engine does; put the CA's certificate to /etc/docker/certs.d/{settings.registry}/ca.crt"
+            ) from error
         except requests.RequestException as error:
             raise FlopsError(f"registry {settings.registry}: does not answer: {type(error).__name__}") from error
 
@@ -119,15 +141,52 @@ def _ask(session: requests.Session, method: str, address: str, settings: Setting
 
 
 def _authenticate(session: requests.Session, challenge: str, settings: Settings) -> None:
-    account = (settings.secrets.username, settings.secrets.password)
     if challenge.lower().startswith("basic"):
-        session.auth = account
+        session.auth = (settings.secrets.username, settings.secrets.password)
         return
     fields = dict(_FIELD.findall(challenge))
-    if "realm" not in fields:
-        return
-    words = {name: fields[name] for name in ("service", "scope") if name in fields}
-    answer = session.get(fields["realm"], params=words, auth=account, timeout=_SECONDS)
-    if answer.ok:
+    if "realm" in fields and (token := _token(session, fields, fields.get("scope", ""), settings)):
+        session.headers["Authorization"] = f"Bearer {token}"
+
+
+def _granted(session: requests.Session, name: str, settings: Settings) -> set[str] | None:
+    """Return what a token service lets the account do with an image; None where there is none that says it."""
+    answer = session.get(f"https://{settings.registry}/v2/", timeout=_SECONDS)
+    challenge = answer.headers.get("WWW-Authenticate", "")
+    fields = dict(_FIELD.findall(challenge))
+    if answer.status_code != 401 or not challenge.lower().startswith("bearer") or "realm" not in fields:
+        return None
+    token = _token(session, fields, f"repository:{name}:pull,push", settings)
+    try:
+        middle = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(middle + "=" * (-len(middle) % 4)))
+        return {
+            str(action) for one in claims["access"] or () if one["name"] == name for action in one["actions"] or ()
+        }
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _token(session: requests.Session, fields: dict[str, str], scope: str, settings: Settings) -> str:
+    """Ask a token service, which the registry has named, with the account; an empty text where it says no."""
+    realm = fields["realm"]
+    if not realm.startswith("https://"):
+        raise SettingsError(
+            f"registry {settings.registry}: sends to {realm} for a token, which is without TLS, and the password "
+            "does not go there; its administrator must set its external address to https://"
+        )
+    words = {"service": fields.get("service", ""), "scope": scope}
+    account = (settings.secrets.username, settings.secrets.password) if settings.secrets.username else None
+    answer = session.get(realm, params={k: v for k, v in words.items() if v}, auth=account, timeout=_SECONDS)
+    if not answer.ok:
+        return ""
+    try:
         told = answer.json()
-        session.headers["Authorization"] = f"Bearer {told.get('token') or told.get('access_token')}"
+        return str(told.get("token") or told.get("access_token") or "")
+    except (ValueError, AttributeError):
+        return ""
+
+
+def _origin(address: str) -> tuple[str, str]:
+    parts = urlsplit(address)
+    return parts.scheme, parts.netloc

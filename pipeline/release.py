@@ -20,9 +20,8 @@ from pipeline.config_repo import (
     release_file,
 )
 from pipeline.image_name import ImageName
-from pipeline.manifest import ManifestError, find_image, set_image
-from pipeline.record import ReleaseRecord, release_name
-from pipeline.settings import SIDES
+from pipeline.manifest import find_image, set_image
+from pipeline.record import SIDES, ReleaseRecord, release_name
 from pipeline.turns import take_turn
 from pipeline.verdict import HELD, PLANNED, RELEASED, SUPERSEDED, UNCHANGED, Verdict
 
@@ -34,8 +33,12 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
     from pipeline.smoke import InUse, SmokeResult
     from pipeline.source import Source
+    from pipeline.turns import Turn
 
     Say = Callable[[str], None]
+
+_LOOKS_BACK = 100
+"""How many commits are looked at for what an amended or squashed one held."""
 
 _LATER = "sha256:known-after-the-build"
 
@@ -66,6 +69,7 @@ class Release:
         replaces: deploy even where the deployed commit is not one of this one's ancestors.
         smoke: run the trial federation.
         say: told what happens.
+        rebuild: build even what did not change, without the engine's cache.
         registry_variables: how the model registry in use is reached.
     """
 
@@ -75,6 +79,7 @@ class Release:
     replaces: bool
     smoke: bool
     say: Say
+    rebuild: bool = False
     registry_variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -111,16 +116,33 @@ class Release:
             with clock.step("config repository"):
                 repo = stack.enter_context(ConfigRepo.open(self.settings))
             try:
-                before = self._look(repo)
+                before = self._look_twice(repo, turn)
             except Unchanged as why:
+                if why.args[0] == UNCHANGED:
+                    turn.settle()
                 return self._unchanged(why, repo)
-            pushed, result = self._ship(repo, before, clock)
+            with clock.step("config repository"):
+                repo.try_push()  # What is refused at the end had better be refused before the build.
+            pushed, result = self._ship(self._in_use(repo), before, clock)
             with clock.step("waiting"):
                 turn.wait(self.say)
             with clock.step("bump"):
                 return self._bump(repo, pushed, result, clock)
 
-    def _look(self, repo: ConfigRepo) -> ReleaseRecord | None:
+    def _look_twice(self, repo: ConfigRepo, turn: Turn) -> ReleaseRecord | None:
+        """Look; and where nothing would change, look again after releases of older commits that are under way.
+
+        This commit may take back what they bring.
+        """
+        try:
+            return self._look(repo, turn)
+        except Unchanged as why:
+            if why.args[0] != UNCHANGED or not turn.wait(self.say):
+                raise
+        repo.refresh()
+        return self._look(repo, turn)
+
+    def _look(self, repo: ConfigRepo, turn: Turn | None = None) -> ReleaseRecord | None:
         """Find out whether there is something to do; returns the deployed release.
 
         Raises:
@@ -129,31 +151,38 @@ class Release:
         """
         environment, source = self.environment, self.source
         before = repo.release(environment)
-        manifest = repo.read(manifest_file(environment))
-        if manifest is None:
-            raise ManifestError(
-                f"the config repository has no {manifest_file(environment)}; 'flops init-config' fills an empty one"
-            )
-        find_image(manifest, manifest_file(environment), self.settings.container, self.settings.image("server"))
+        file = manifest_file(environment)
+        manifest = repo.manifest(environment)
+        image = find_image(manifest, file, self.settings.container, self.settings.image("server")).image
         if repo.read(hold_file(environment)) is not None:
-            hold = repo.hold(environment)
-            told = f"by {hold.by} since {hold.since}: {hold.reason}" if hold else ""
-            raise Unchanged(HELD, f"{environment} is held {told}; 'flops resume {environment}' lets releases go on")
+            raise Unchanged(
+                HELD,
+                f"{environment} is held {_told(repo, environment)}; 'flops resume {environment}' lets releases go on",
+            )
         if before is None:
             return None
-        if before.contents == {side: self._content(side) for side in SIDES}:
-            raise Unchanged(UNCHANGED, f"both images would hold what release {before.release} holds")
         relation = source.relation(before.commit)
+        if not self.rebuild and self._deployed(before, image):
+            raise Unchanged(UNCHANGED, f"both images would hold what release {before.release} holds")
         if relation == "older":
             raise Unchanged(
                 SUPERSEDED, f"{environment} runs release {before.release} of the newer commit {before.commit[:12]}"
             )
-        if relation in ("unknown", "apart") and not self.replaces:
-            if source.shallow:
+        settled = turn.settled() if turn is not None else ""
+        if settled and not self.replaces and source.relation(settled) == "older":
+            raise Unchanged(
+                SUPERSEDED,
+                f"the newer commit {settled[:12]} was found to change nothing in {environment}; --replace releases "
+                "this one nevertheless",
+            )
+        if relation in ("unknown", "apart") and not self._follows(before):
+            if source.shallow and relation == "unknown":
                 raise SettingsError(
                     f"the checkout's history ends before commit {before.commit[:12]}, which {environment} runs, "
                     "and nobody knows which is newer; fetch all of it (actions/checkout: fetch-depth: 0)"
                 )
+            if self.replaces:
+                return before
             what = "is not in this repository" if relation == "unknown" else "is no ancestor of this one"
             raise SettingsError(
                 f"commit {before.commit[:12]}, which {environment} runs, {what}; release one that follows it, "
@@ -161,8 +190,21 @@ class Release:
             )
         return before
 
+    def _deployed(self, before: ReleaseRecord, image: ImageName) -> bool:
+        """Tell whether a record is what the manifest runs, in this registry, and of what this commit holds."""
+        places = {side: named.repository for side, named in before.images.items()}
+        return (
+            image == before.images["server"]
+            and places == {side: self.settings.image(side) for side in SIDES}
+            and before.contents == self._contents()
+        )
+
+    def _follows(self, before: ReleaseRecord) -> bool:
+        """Tell whether a commit before this one holds what a release holds: its own was amended or squashed."""
+        return any(self._contents(commit) == before.contents for commit in self.source.ancestors(_LOOKS_BACK))
+
     def _ship(
-        self, repo: ConfigRepo, before: ReleaseRecord | None, clock: _Clock
+        self, in_use: InUse | None, before: ReleaseRecord | None, clock: _Clock
     ) -> tuple[dict[str, Pushed], SmokeResult | None]:
         """Build and push both images, and try them."""
         from pipeline.engine import engine, log_in
@@ -177,16 +219,22 @@ class Release:
             with clock.step("build"):
                 for side in SIDES:
                     self.say(f"{side} image: building {settings.image(side)}:{tag}")
-                    built[side] = build(client, self.source, side, settings, tag, moment, self.say)
+                    built[side] = build(
+                        client, self.source, side, settings, tag, moment, self.say, cached=not self.rebuild
+                    )
             with clock.step("push"):
                 pushed = {side: push(client, side, settings, tag, built[side], self.say) for side in SIDES}
             if not self.smoke:
                 return pushed, None
             with clock.step("smoke federation"):
-                return pushed, self._try(client, repo, before, pushed)
+                return pushed, self._try(client, in_use, before, pushed)
 
     def _try(
-        self, client: DockerClient, repo: ConfigRepo, before: ReleaseRecord | None, pushed: Mapping[str, Pushed]
+        self,
+        client: DockerClient,
+        in_use: InUse | None,
+        before: ReleaseRecord | None,
+        pushed: Mapping[str, Pushed],
     ) -> SmokeResult:
         from pipeline.engine import pull
         from pipeline.smoke import smoke
@@ -203,22 +251,30 @@ class Release:
                     "--no-smoke releases without one"
                 ) from error
         images = {side: f"{p.image.repository}@{p.image.digest}" for side, p in pushed.items()}
-        return smoke(client, images, current, settings.smoke_seconds, self.say, self._in_use(repo))
+        return smoke(client, images, current, settings.smoke_seconds, self.say, in_use)
 
     def _in_use(self, repo: ConfigRepo) -> InUse | None:
-        """Return the environment's federation file and the way to its registry, where both are there."""
+        """Return the environment's federation file and the way to its registry, where both are there.
+
+        Raises:
+            SettingsError: the file is not TOML, or one of the two is not text.
+        """
         import tomllib
 
         from pipeline.smoke import IN_USE, InUse
 
-        text = repo.read(f"{self.environment}/federation.toml")
-        if text is None or not self.settings.tracking:
+        name = f"{self.environment}/federation.toml"
+        text = repo.read(name)
+        if text is None or not self.settings.tracking or not self.smoke:
             return None
-        files = {f"{IN_USE}/federation.toml": text.decode()}
-        schema = tomllib.loads(text.decode()).get("schema")
-        content = repo.read(f"{self.environment}/{schema}") if schema else None
-        if content is not None:
-            files[f"{IN_USE}/{schema}"] = content.decode()
+        try:
+            files = {f"{IN_USE}/federation.toml": text.decode()}
+            schema = tomllib.loads(text.decode()).get("schema")
+            content = repo.read(f"{self.environment}/{schema}") if isinstance(schema, str) else None
+            if content is not None:
+                files[f"{IN_USE}/{schema}"] = content.decode()
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{name} of the config repository: is not TOML: {error}") from error
         return InUse(files, {**self.registry_variables, "MLFLOW_TRACKING_URI": self.settings.tracking})
 
     def _bump(
@@ -255,7 +311,7 @@ class Release:
             committed=source.committed,
             protocol=source.protocol,
             images=images,
-            contents={side: self._content(side) for side in SIDES},
+            contents=self._contents(),
             smoke=smoke,
             by=self.by,
             previous=before.release if before else "",
@@ -264,7 +320,7 @@ class Release:
     def _change(self, repo: ConfigRepo, record: ReleaseRecord) -> Change:
         environment = self.environment
         file = manifest_file(environment)
-        content = set_image(repo.read(file) or b"", file, self.settings.container, record.images["server"])
+        content = set_image(repo.manifest(environment), file, self.settings.container, record.images["server"])
         return Change(
             {file: content, release_file(environment): record.to_json()},
             f"{environment}: release {record.release}\n\n{record.subject}",
@@ -277,15 +333,29 @@ class Release:
             },
         )
 
-    def _content(self, side: str) -> str:
-        """Return the digest of what makes a side's image: the commit's files, and what they are built on."""
-        settings = self.settings
-        told = "\n".join((self.source.content(side), settings.base_image, settings.pip_flags))
-        return hashlib.sha256(told.encode()).hexdigest()
+    def _contents(self, commit: str = "") -> dict[str, str]:
+        """Return, by side, the digest of what makes its image: a commit's files, and what they are built on."""
+        settings, wheels = self.settings, ""
+        if settings.wheels is not None:
+            wheels = "\n".join(f"{file.name} {file.stat().st_size}" for file in sorted(settings.wheels.iterdir()))
+        further = (settings.base_image, settings.pip_flags, *([wheels] if wheels else []))
+        return {
+            side: hashlib.sha256("\n".join((self.source.content(side, commit), *further)).encode()).hexdigest()
+            for side in SIDES
+        }
 
     def _unchanged(self, why: Unchanged, repo: ConfigRepo) -> Verdict:
         outcome, reason = why.args
         return Verdict(outcome, reason, self.environment, self.source.commit, repo.release(self.environment))
+
+
+def _told(repo: ConfigRepo, environment: str) -> str:
+    """Say who holds an environment, and why; a hold that cannot be read is one, too."""
+    try:
+        hold = repo.hold(environment)
+    except SettingsError as error:
+        return f"({error})"
+    return f"by {hold.by} since {hold.since}: {hold.reason}" if hold else ""
 
 
 def _diff(path: str, before: bytes | None, after: bytes | None) -> str:

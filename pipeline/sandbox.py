@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,19 +12,25 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
 from pipeline.engine import ENGINE_ERRORS, ENGINE_TIMEOUTS
+from pipeline.locks import gone, held, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from pipeline.engine import Container, DockerClient
 
 LABEL = "io.flops.sandbox"
-"""On everything made here; its value says when, so that what a killed run left is known and removed."""
+"""On everything made here; its value says when."""
 
 PLACE = "/sandbox"
 """Where containers find the volume."""
 
-_LEFT_OVER = timedelta(hours=1)
+_OWNER, _NAME = f"{LABEL}.owner", f"{LABEL}.name"
+"""Whose it is, and which sandbox it belongs to."""
+
+_LEFT_OVER = timedelta(hours=24)
+"""After so long, what runs of other machines made on this engine counts as left over."""
 
 _STRICT: dict[str, Any] = {
     "read_only": True,
@@ -31,6 +38,8 @@ _STRICT: dict[str, Any] = {
     "cap_drop": ["ALL"],
     "security_opt": ["no-new-privileges"],
     "pids_limit": 256,
+    "mem_limit": "4g",
+    "log_config": {"type": "json-file", "config": {"max-size": "10m"}},
 }
 """As a cluster with restricted pod security runs them."""
 
@@ -53,7 +62,7 @@ class Sandbox:
 
     client: DockerClient
     name: str
-    stamp: str
+    labels: dict[str, str]
     _containers: dict[str, Container] = field(default_factory=dict)
 
     def start(
@@ -86,7 +95,7 @@ class Sandbox:
             name=f"{self.name}-{alias}",
             environment=dict(environment or {}),
             volumes={self.name: {"bind": PLACE, "mode": "rw"}},
-            labels={LABEL: self.stamp},
+            labels=self.labels,
             **{**_STRICT, **network, **further},
         )
         self._containers[alias] = made
@@ -138,30 +147,42 @@ class Sandbox:
 
 @contextmanager
 def sandbox(client: DockerClient) -> Iterator[Sandbox]:
-    """Make a sandbox for as long as the block runs, and remove what killed runs left an hour ago or earlier."""
-    _sweep(client)
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    made = Sandbox(client, f"flops-smoke-{uuid.uuid4().hex[:8]}", now)
-    try:
-        client.networks.create(made.name, internal=True, labels={LABEL: now})
-        client.volumes.create(made.name, labels={LABEL: now})
-        yield made
-    finally:
-        made.close()
+    """Make a sandbox for as long as the block runs, and remove what killed runs left."""
+    folder = state_folder("sandboxes")
+    owner = f"{platform.node()}:{folder}"
+    _sweep(client, owner, folder)
+    name = f"flops-smoke-{uuid.uuid4().hex[:8]}"
+    labels = {LABEL: datetime.now(UTC).isoformat(timespec="seconds"), _OWNER: owner, _NAME: name}
+    made = Sandbox(client, name, labels)
+    with held(folder / name):
+        try:
+            client.networks.create(name, internal=True, labels=labels)
+            client.volumes.create(name, labels=labels)
+            yield made
+        finally:
+            made.close()
 
 
-def _sweep(client: DockerClient) -> None:
+def _sweep(client: DockerClient, owner: str, folder: Path) -> None:
+    """Remove what nobody works with any more; others may be removing theirs at the same time."""
     ours = {"filters": {"label": LABEL}}
     before = datetime.now(UTC) - _LEFT_OVER
-    for container in client.containers.list(all=True, **ours):
-        _remove_old(container, container.labels, before, force=True)
-    for network in client.networks.list(**ours):
-        _remove_old(network, network.attrs.get("Labels"), before)
-    for volume in client.volumes.list(**ours):
-        _remove_old(volume, volume.attrs.get("Labels"), before)
 
+    def left(labels: Mapping[str, str] | None) -> bool:
+        told = labels or {}
+        if told.get(_OWNER) == owner:
+            return gone(folder / told.get(_NAME, "none"))
+        try:
+            return datetime.fromisoformat(told.get(LABEL, "")) < before
+        except ValueError:
+            return False
 
-def _remove_old(thing: Any, labels: Mapping[str, str] | None, before: datetime, **how: bool) -> None:
-    with contextlib.suppress(*ENGINE_ERRORS, ValueError):
-        if datetime.fromisoformat((labels or {}).get(LABEL, "")) < before:
-            thing.remove(**how)
+    with contextlib.suppress(*ENGINE_ERRORS):
+        for container in client.containers.list(all=True, ignore_removed=True, **ours):
+            if left(container.labels):
+                with contextlib.suppress(*ENGINE_ERRORS):
+                    container.remove(force=True)
+        for thing in (*client.networks.list(**ours), *client.volumes.list(**ours)):
+            if left(thing.attrs.get("Labels")):
+                with contextlib.suppress(*ENGINE_ERRORS):
+                    thing.remove()

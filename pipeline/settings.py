@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,9 @@ if TYPE_CHECKING:
 FILE = Path("flops.toml")
 """Where the settings stand if nobody names a file."""
 
-SIDES = ("server", "client")
-"""The two images."""
-
 _FOLDER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _AUTHOR = re.compile(r"([^<>]+\S) +<([^<>\s]+@[^<>\s]+)>")
-_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?|\[[0-9A-Fa-f:]+\](?::\d{1,5})?")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -110,10 +108,10 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
     source.finish()
     for option in OPTIONS:
         if option.name in needs and not found[option.name][0]:
-            raise SettingsError(
-                f"{path}: '{option.name}' is missing; write it there (flops init makes an example), or set "
-                f"{option.variable}"
-            )
+            place = f"{path}: '{option.name}' is missing; write it there"
+            if file is None and not path.exists():
+                place = f"'{option.name}' is missing, and there is no {path} in this folder; write it into one"
+            raise SettingsError(f"{place} (flops init makes an example), or set {option.variable}")
     value: dict[str, Any] = {name: v for name, (v, _) in found.items()}
     where = {name: place for name, (_, place) in found.items()}
     for name, pattern, example in (
@@ -124,10 +122,16 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
         ),
         ("config.environment", _FOLDER, "a folder's name in small letters, such as dev"),
         ("config.container", _FOLDER, "a container's name in small letters, such as global-server"),
-        ("config.author", _AUTHOR, "a name and an address, such as FLOps <flops@example.org>"),
+        ("config.author", _AUTHOR, "a name and an address, such as FLOps <flops@example.org>,"),
     ):
         if value[name] and not pattern.fullmatch(value[name]):
             raise SettingsError(f"{where[name]}: '{value[name]}': {example} is needed")
+    host = value["registry.host"]
+    if host and not re.search(r"[.:]|^localhost$", host):
+        raise SettingsError(
+            f"{where['registry.host']}: '{host}': Docker takes a name without a dot and a port for a user of Docker "
+            f"Hub; write {host}.example.org or {host}:443"
+        )
     if value["registry.host"] and value["registry.project"]:
         try:
             named = parse_image(f"{value['registry.host']}/{value['registry.project']}/server")
@@ -164,6 +168,21 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
             known_hosts=environment.get("SSH_KNOWN_HOSTS", ""),
         ),
     )
+
+
+def check_text(text: str) -> None:
+    """Find out whether a settings file could be used.
+
+    Raises:
+        SettingsError: a value cannot be used.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / FILE
+        file.write_text(text, encoding="utf-8")
+        try:
+            read_settings(file, {})
+        except SettingsError as error:
+            raise SettingsError(str(error).replace(f"{file}: ", "")) from error
 
 
 def check_environment(name: str) -> str:

@@ -180,11 +180,14 @@ class Trial:
         }
         job = box.start("server", self._server, ["round"], environment=place)
         code = box.wait("server", job, self._seconds)
-        told = _last_object(job.logs(stdout=True, stderr=False).decode(errors="replace"))
+        told = _last_object(job.logs(stdout=True, stderr=False, tail=50).decode(errors="replace"))
         names = {hospital.get("name") for hospital in told.get("hospitals", [])}
         if code != 0 or told.get("outcome") != "registered" or names != set(HOSPITALS):
             reason = told.get("reason") or told.get("outcome") or "it said nothing"
-            raise SandboxFailed(f"the server's job ended with exit code {code}: {reason}", box.logs())
+            printed = box.logs()
+            if not told:
+                reason = _last_words(printed.get("server", "")) or reason
+            raise SandboxFailed(f"the server's job ended with exit code {code}: {reason}", printed)
         printed = box.run("verify", self._server, ["verify", "--json"], seconds=self._seconds, environment=place)
         found = _last_object(printed)
         if found.get("problem") != "" or found.get("finite") is not True or not found.get("change"):
@@ -208,9 +211,13 @@ class Trial:
             environment={**environment, "FLOPS_FEDERATION": f"{PLACE}/{IN_USE}/federation.toml"},
         )
         self._box.wait("current-model", made, self._seconds)
-        found = _last_object(made.logs(stdout=True, stderr=False).decode(errors="replace"))
+        found = _last_object(made.logs(stdout=True, stderr=False, tail=50).decode(errors="replace"))
         if "version" not in found:
-            raise SandboxFailed("the model in use does not load with the new server", self._box.logs("current-model"))
+            printed = self._box.logs("current-model")
+            reason = _last_words(printed.get("current-model", ""))
+            raise SandboxFailed(
+                "the model in use cannot be loaded with the new server" + (f": {reason}" if reason else ""), printed
+            )
         version: int | None = found["version"]
         return version
 
@@ -251,6 +258,12 @@ def smoke(
             say("smoke federation: the model in use with the new server")
             model = trial.load_current(in_use.environment)
     return SmokeResult(time.monotonic() - started, current is not None, model)
+
+
+def _last_words(printed: str) -> str:
+    """Return the last line that a container printed for people."""
+    lines = [line.removeprefix("flops: ").strip() for line in printed.splitlines() if line.strip()]
+    return lines[-1][:300] if lines else ""
 
 
 def _last_object(printed: str) -> dict[str, Any]:

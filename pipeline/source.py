@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from fl.errors import SettingsError
 from pipeline import git_tool
-from pipeline.settings import SIDES
+from pipeline.record import SIDES
 
 if TYPE_CHECKING:
     import io
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pipeline.git_tool import Repo
@@ -25,6 +26,11 @@ _PROTOCOL_FILE = "fl/protocol.py"
 def paths(side: str) -> tuple[str, ...]:
     """Return what of the tree goes into a side's build context, and nothing else does."""
     return (*_SHARED, side, dockerfile(side))
+
+
+def all_paths() -> tuple[str, ...]:
+    """Return what of the tree goes into any image."""
+    return tuple(path for side in SIDES for path in paths(side))
 
 
 def dockerfile(side: str) -> str:
@@ -41,7 +47,7 @@ class Source:
         subject: the first line of its message.
         committed: when, ISO 8601.
         protocol: the number in its code.
-        dirty: whether the working tree holds changes that are not committed, and not released.
+        dirty: whether the working tree holds changes of what images hold that are not committed, and not released.
         shallow: whether this clone's history is cut off.
     """
 
@@ -85,13 +91,18 @@ class Source:
             str(commit.summary),
             commit.committed_datetime.isoformat(),
             int(found[1]),
-            not repository.bare and repository.is_dirty(untracked_files=True),
+            not repository.bare and git_tool.differs(repository, tuple(dict.fromkeys(all_paths()))),
             repository.git.rev_parse("--is-shallow-repository") == "true",
         )
 
-    def content(self, side: str) -> str:
-        """Return the digest of what a side's image is built from: paths, modes and bytes."""
-        return hashlib.sha256(git_tool.listing(self.repository, self.commit, paths(side))).hexdigest()
+    def content(self, side: str, commit: str = "") -> str:
+        """Return the digest of what a side's image is built from: paths, modes and bytes; of another commit, too."""
+        return hashlib.sha256(git_tool.listing(self.repository, commit or self.commit, paths(side))).hexdigest()
+
+    def ancestors(self, limit: int) -> Iterator[str]:
+        """Yield the commits before this one, newest first."""
+        for commit in self.repository.iter_commits(self.commit, max_count=limit + 1, skip=1):
+            yield commit.hexsha
 
     def archive(self, side: str) -> io.BytesIO:
         """Return what a side's image is built from, as a tar archive."""

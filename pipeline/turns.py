@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import time
 import uuid
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pipeline.locks import gone, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from pipeline.settings import Settings
     from pipeline.source import Source
@@ -27,6 +28,8 @@ LONGEST_WAIT = 1800.0
 
 _KEPT = 86400.0
 """Seconds for which a name stays taken; the registry knows it by then."""
+
+_SETTLED = "settled"
 
 _LOOK = 0.2
 """Seconds between two looks."""
@@ -38,28 +41,53 @@ class Turn:
     def __init__(self, own: Path, source: Source) -> None:
         self._own, self._source = own, source
 
-    def wait(self, say: Callable[[str], None]) -> None:
-        """Wait until no release of an older commit is under way on this machine."""
-        end = time.monotonic() + LONGEST_WAIT
+    def wait(self, say: Callable[[str], None]) -> bool:
+        """Wait until no release of an older commit is under way on this machine; tells whether there was one."""
+        end, waited = time.monotonic() + LONGEST_WAIT, False
         for other in sorted(self._own.parent.iterdir()):
             commit = other.name.partition(".")[0]
-            if other == self._own or not commit or self._source.relation(commit) != "newer":
+            if other == self._own or not commit or other.name == _SETTLED or self._source.relation(commit) != "newer":
                 continue
             said = False
-            while not _gone(other) and time.monotonic() < end:
+            while not gone(other) and time.monotonic() < end:
                 if not said:
                     say(f"waiting for the release of the older commit {commit[:12]}")
-                    said = True
+                    said = waited = True
                 time.sleep(_LOOK)
+        return waited
+
+    def settle(self) -> None:
+        """Remember that nothing had to be done for this commit, so that an older one changes nothing any more."""
+        known = self.settled()
+        if not known or self._source.relation(known) != "older":
+            self._memory.write_text(self._source.commit)
+
+    def settled(self) -> str:
+        """Return the newest commit that nothing had to be done for; empty where none is known."""
+        try:
+            return self._memory.read_text().strip()
+        except OSError:
+            return ""
+
+    @property
+    def _memory(self) -> Path:
+        return self._own.parent / _SETTLED
 
 
 @contextmanager
 def take_turn(settings: Settings, environment: str, source: Source) -> Iterator[Turn]:
-    """Announce a release for as long as the block runs."""
+    """Announce a release for as long as the block runs.
+
+    Raises:
+        SettingsError: this user can keep no file.
+    """
     folder = _folder(settings, environment)
-    folder.mkdir(parents=True, exist_ok=True)
     name = uuid.uuid4().hex
     draft, own = folder / f".{name}", folder / f"{source.commit}.{name}"
+    for left in folder.glob(".*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _KEPT:
+                gone(left)
     with draft.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         draft.rename(own)  # Locked before it can be seen: what is not locked is left over.
@@ -74,8 +102,7 @@ def reserve(settings: Settings, name: str) -> bool:
 
     The registry does not tell of a tag before something is pushed under it, and releases may begin in one second.
     """
-    folder = _state() / "names" / _digest(settings.registry, settings.project)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = state_folder("names", _digest(settings.registry, settings.project))
     for old in folder.iterdir():
         with contextlib.suppress(OSError):
             if time.time() - old.stat().st_mtime > _KEPT:
@@ -88,27 +115,8 @@ def reserve(settings: Settings, name: str) -> bool:
 
 
 def _folder(settings: Settings, environment: str) -> Path:
-    return _state() / "turns" / _digest(settings.repository, settings.branch, environment)
-
-
-def _state() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "flops"
+    return state_folder("turns", _digest(settings.repository, settings.branch, environment))
 
 
 def _digest(*words: str) -> str:
     return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16]
-
-
-def _gone(path: Path) -> bool:
-    """Tell whether the release behind a file has ended; one that was killed leaves it, and it is removed."""
-    try:
-        with path.open() as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            with contextlib.suppress(OSError):
-                path.unlink()
-            return True
-    except FileNotFoundError:
-        return True

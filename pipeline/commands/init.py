@@ -20,7 +20,9 @@ Examples:
 @click.option("--registry", metavar="HOST", help="The registry's name, with its port if it has one.")
 @click.option("--project", metavar="NAME", help="The project in it.")
 @click.option("--repository", metavar="ADDRESS", help="The config repository, as git clone takes it.")
-@click.option("--out", type=FilePath(), default=Path("flops.toml"), show_default=True, metavar="FILE")
+@click.option(
+    "--out", type=FilePath(), default=Path("flops.toml"), show_default=True, metavar="FILE", help="The file."
+)
 @click.option("--force", is_flag=True, help="Overwrite a file that is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def init(
@@ -30,9 +32,13 @@ def init(
     from fl.errors import SettingsError
     from fl.files import write_new
     from pipeline.options import example
+    from pipeline.settings import check_text
 
     given = {"registry.host": registry, "registry.project": project, "config.repository": repository}
     text = example({name: value for name, value in given.items() if value})
+    check_text(text)
+    if out.is_dir():
+        raise SettingsError(f"--out {out}: is a folder; name a file")
     try:
         write_new(out, text.encode(), 0o644, replace=force)
     except FileExistsError as error:

@@ -18,7 +18,7 @@ from pipeline.commands.common import pipeline_options
     short_help="Fill an empty config repository.",
     epilog="Example: flops init-config git@git.example.org:flops/config.git",
 )
-@click.argument("address", metavar="URL", required=False)
+@click.argument("address", metavar="[URL]", required=False)
 @click.option(
     "--source", type=FilePath(), default=Path(), metavar="FOLDER", help="The source repository; default: this folder."
 )

@@ -32,6 +32,7 @@ Examples:
 @click.option("--dry-run", is_flag=True, help="Build nothing, change nothing; show what would be committed.")
 @click.option("--no-smoke", is_flag=True, help="Without the trial federation: whatever builds is deployed.")
 @click.option("--replace", is_flag=True, help="Even where the deployed commit is no ancestor of this one.")
+@click.option("--rebuild", is_flag=True, help="Even what did not change, without the engine's cache.")
 @pipeline_options
 def release(
     revision: str,
@@ -39,6 +40,7 @@ def release(
     dry_run: bool,
     no_smoke: bool,
     replace: bool,
+    rebuild: bool,
     file: Path | None,
     as_json: bool,
 ) -> int:
@@ -67,6 +69,7 @@ def release(
         replaces=replace,
         smoke=settings.smoke and not no_smoke,
         say=say,
+        rebuild=rebuild,
         registry_variables={name: os.environ[name] for name in reach if name in os.environ},
     )
     verdict = made.plan() if dry_run else _run(made)

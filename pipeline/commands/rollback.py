@@ -36,6 +36,8 @@ def rollback(environment: str, to: str | None, reason: str, file: Path | None, a
 
     if not reason.strip():
         raise SettingsError("--reason is empty; say why, so that whoever meets the hold knows")
+    if to is not None and not to.strip():
+        raise SettingsError("--to is empty; name a release, or leave it out for the one before")
     settings = read_settings(file, os.environ, needs=ALL)
     reason = " ".join(reason.split())
     move = roll_back(settings, check_environment(environment), to, reason, who(), sayer())

@@ -9,6 +9,8 @@ import pytest
 from pipeline.settings import Settings, read_settings
 from tests.pipeline.repositories import MANIFEST, REGISTRY, make_bare
 from tests.pipeline.servers import engine, registry, ssh_server, token_registry  # noqa: F401 - fixtures
+from tests.pipeline.sources import make_source
+from tests.pipeline.unbuilt import Setting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,3 +51,11 @@ def settings_for(here: Path) -> Callable[..., Settings]:
         return read_settings(None, {name: str(value) for name, value in {**given, **variables}.items()})
 
     return make
+
+
+@pytest.fixture
+def setting(
+    tmp_path: Path, config: Path, settings_for: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> Setting:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return Setting(make_source(tmp_path / "source"), config, settings_for(config))

@@ -158,9 +158,7 @@ class TestWithEverything:
 
     def test_paths(self, patient: Patient) -> None:
         patient.set(FLOPS_ENVIRONMENT="prod")
-        patient.broken(
-            "paths", "the config repository has no prod/cronjob.yaml; 'flops init-config' fills an empty one"
-        )
+        patient.broken("paths", "the config repository has no prod/cronjob.yaml; there is dev")
         patient.set(FLOPS_ENVIRONMENT="dev", FLOPS_CONTAINER="other")
         patient.broken("paths", "has no container named 'other'; there is global-server")
 
@@ -171,7 +169,7 @@ class TestWithEverything:
 
     def test_disk(self, patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctor, "_LEAST_FREE", 10**9)
-        patient.broken("disk", "GB free, and 1000000000 are wanted; 'docker image prune' removes")
+        patient.broken("disk", "GB free, and 1000000000 are wanted; old releases go with docker image prune --all")
 
     def test_source(self, patient: Patient, tmp_path: Path) -> None:
         patient.source = tmp_path

@@ -28,6 +28,17 @@ from pipeline.engine import RegistryRefused, TransferFailed, explain
             "the quota of project 'flops' is used up",
         ),
         ("unauthorized: authentication required", RegistryRefused, "it does not accept the account"),
+        (
+            "x509: certificate has expired or is not yet valid: current time 2020-01-01T00:00:00Z is before 2026",
+            RegistryRefused,
+            "its certificate is not valid yet; is the clock",
+        ),
+        (
+            "denied: The system is in read only mode. Any modification is prohibited.",
+            TransferFailed,
+            "it is in read-on",
+        ),
+        ("received unexpected HTTP status: 507 Insufficient Storage", TransferFailed, "it failed inside (received"),
         ("something new", TransferFailed, "something new"),
     ],
 )

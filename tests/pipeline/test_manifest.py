@@ -45,7 +45,7 @@ def test_the_same_image_is_the_same_file() -> None:
     ("text", "message"),
     [
         ("a: [1", r"f.yaml, line 1: is not YAML: expected ',' or '\]'"),
-        ("a:\n\tb: 1\n", "f.yaml, line 2: is not YAML: .*; YAML is indented with spaces, never with tabs"),
+        ("a:\n\tb: 1\n", "f.yaml, line 2: is not YAML: .*; YAML wants spaces there, not tabs"),
         ("a: b: c", "f.yaml, line 1: is not YAML: mapping values are not allowed here"),
         ("a: \x00", "f.yaml: is not YAML: .*special characters are not allowed"),
         ("", "f.yaml: has no container named 'global-server'; there is none in any pod"),

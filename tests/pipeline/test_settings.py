@@ -64,6 +64,7 @@ def test_secrets_are_not_shown(here: Path) -> None:
     ("text", "environment", "message"),
     [
         ("", {}, r"flops\.toml: 'registry\.host' is missing; write it there \(flops init .*or set DOCKER_REGISTRY"),
+        ("", {**GIVEN, "DOCKER_REGISTRY": "harbor"}, r"DOCKER_REGISTRY: 'harbor': Docker takes a name without a dot"),
         ("[registry]\nhots = 'x'", {}, r"flops\.toml: unknown key 'registry\.hots' \(did you mean 'host'\?\)"),
         ("[registy]\nhost = 'x'", {}, r"unknown key 'registy' \(did you mean 'registry'\?\)"),
         ("[registry]\nhost = 3", {}, r"registry\.host: 3: a text is needed"),

@@ -173,7 +173,7 @@ def test_a_connection_that_breaks_in_the_middle_of_a_push(place: Place) -> None:
     try:
         place.set(DOCKER_REGISTRY=cable.host)
         add_commit(place.config, {"dev/cronjob.yaml": place.manifest(cable.host)}, "other")
-        place.fails(1, f"registry {cable.host}: ")
+        place.fails(1, f"registry {cable.host}: the connection broke in the middle of the transfer; release again")
         assert cable.dropped
         cable.mend()
         assert place.released()["outcome"] == "released"
@@ -191,7 +191,7 @@ def test_a_registry_that_is_full(place: Place, tmp_path: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(storage)], check=True)
     try:
         place.registry.start()
-        place.fails(1, f"registry {place.registry.host}: ")
+        place.fails(1, "most often it has no space left or is just starting; its log says why")
     finally:
         place.registry.stop()
         subprocess.run(["umount", str(storage)], check=True)

@@ -73,7 +73,8 @@ class TestDoctor:
         _account(place, "robot$flops+reader", "pull")
         assert self.look(place, flops)["push right"] == (
             "FAILED",
-            f"the account may not push to {place.registry.host}/flops/server; give the robot that right",
+            f"the account may not push to {place.registry.host}/flops/server; give the robot the rights to pull and "
+            "push, and make the project if there is none",
         )
         place.set(HARBOR_PASSWORD="wrong")  # noqa: S106
         assert self.look(place, flops)["login"][0] == "FAILED"
