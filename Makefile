@@ -12,7 +12,7 @@ PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run federation release test test-images test-federation lint types layers check bench clean
+.PHONY: help run federation release release-setup test test-images test-federation lint types layers check bench clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
@@ -25,6 +25,8 @@ federation: $(VENV)/.run ## Set up, run a server and three hospitals as separate
 
 release: $(VENV)/.pipeline ## Set up the release pipeline alone, release the current commit (docs/releases.md)
 	@$(BIN)/flops release $(RELEASE_FLAGS)
+
+release-setup: $(VENV)/.pipeline ## Set up the release pipeline and nothing else
 
 test: $(VENV)/.dev ## Set up and run the tests
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -68,7 +68,7 @@ def ask_cluster(namespace: str, digest: str, since: datetime) -> Runs:
         chosen: Any = client.Configuration()
         kubeconfig.load_kube_config(file, context["name"], client_configuration=chosen)
         chosen.retries = False
-        api_client = client.ApiClient(chosen)
+        api_client: Any = client.ApiClient(chosen)
     except (ConfigException, YAMLError, OSError, TypeError, KeyError, ValueError) as error:
         raise ClusterUnreachable(f"no kubeconfig that can be used: {_line(error)}") from error
     place = namespace or context.get("context", {}).get("namespace") or "default"

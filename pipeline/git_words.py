@@ -40,8 +40,8 @@ _MEANINGS = (
     (
         "Permission denied (",
         RepositoryRefused,
-        "the git server knows no key of ours; add the deploy key's public half there, and name the key: config.key or "
-        "SSH_PRIVATE_KEY",
+        "the git server knows no key of ours; add the deploy key's public half there, and name the key: "
+        "config.key or SSH_PRIVATE_KEY",
     ),
     ("Could not resolve host", RepositoryUnreachable, "its host's name is not known here"),
     ("Connection refused", RepositoryUnreachable, "nothing listens there (connection refused)"),

@@ -53,6 +53,8 @@ def count_versions(uri: str, model: str, record: ReleaseRecord, environment: Map
     if not uri.startswith(("http://", "https://")):
         raise SettingsError("MLFLOW_TRACKING_URI: the address of an MLflow server is needed, http(s)://…")
     session = requests.Session()
+    if certificate := environment.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
+        session.verify = certificate
     if token := environment.get("MLFLOW_TRACKING_TOKEN"):
         session.headers["Authorization"] = f"Bearer {token}"
     elif user := environment.get("MLFLOW_TRACKING_USERNAME"):

@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError, SettingsError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from pipeline.turns import Turn
 
     Say = Callable[[str], None]
+
+_CA_VARIABLE = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+"""MLflow's own: the file with the CA of its server."""
 
 _LOOKS_BACK = 100
 """How many commits are looked at for what an amended or squashed one held."""
@@ -261,6 +265,7 @@ class Release:
         """
         import tomllib
 
+        from pipeline.sandbox import PLACE
         from pipeline.smoke import IN_USE, InUse
 
         name = f"{self.environment}/federation.toml"
@@ -275,7 +280,14 @@ class Release:
                 files[f"{IN_USE}/{schema}"] = content.decode()
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{name} of the config repository: is not TOML: {error}") from error
-        return InUse(files, {**self.registry_variables, "MLFLOW_TRACKING_URI": self.settings.tracking})
+        variables = {**self.registry_variables, "MLFLOW_TRACKING_URI": self.settings.tracking}
+        if (certificate := variables.get(_CA_VARIABLE)) is not None:
+            try:
+                files[f"{IN_USE}/ca.pem"] = Path(certificate).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{_CA_VARIABLE}: {certificate}: cannot be read as text") from error
+            variables[_CA_VARIABLE] = f"{PLACE}/{IN_USE}/ca.pem"
+        return InUse(files, variables)
 
     def _bump(
         self, repo: ConfigRepo, pushed: dict[str, Pushed], result: SmokeResult | None, clock: _Clock

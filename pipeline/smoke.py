@@ -184,10 +184,10 @@ class Trial:
         names = {hospital.get("name") for hospital in told.get("hospitals", [])}
         if code != 0 or told.get("outcome") != "registered" or names != set(HOSPITALS):
             reason = told.get("reason") or told.get("outcome") or "it said nothing"
-            printed = box.logs()
+            logs = box.logs()
             if not told:
-                reason = _last_words(printed.get("server", "")) or reason
-            raise SandboxFailed(f"the server's job ended with exit code {code}: {reason}", printed)
+                reason = _last_words(logs.get("server", "")) or reason
+            raise SandboxFailed(f"the server's job ended with exit code {code}: {reason}", logs)
         printed = box.run("verify", self._server, ["verify", "--json"], seconds=self._seconds, environment=place)
         found = _last_object(printed)
         if found.get("problem") != "" or found.get("finite") is not True or not found.get("change"):

@@ -61,7 +61,10 @@ def release(
     say(f"commit {found.commit[:12]}: {found.subject}")
     if found.dirty:
         say("the working tree holds changes that are not committed; they are not released")
-    reach = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+    reach = (
+        *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
+        "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    )
     made = Release(
         settings,
         found,

@@ -72,7 +72,7 @@ def test_the_model_in_use_is_loaded_by_the_new_server(
     )
     assert result.model == newest
     nobody = InUse(files, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
-    with pytest.raises(SandboxFailed, match="the model in use does not load with the new server") as caught:
+    with pytest.raises(SandboxFailed, match="the model in use cannot be loaded with the new server") as caught:
         smoke(docker_client, images, None, 120, print, nobody)
     assert "does not answer" in caught.value.logs["current-model"]
     assert not left(docker_client)
