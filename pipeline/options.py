@@ -126,7 +126,7 @@ OPTIONS: tuple[Option, ...] = (
         "host",
     ),
     Option("smoke", "enabled", "FLOPS_SMOKE", default=True, about="Run it. Without it, whatever builds is deployed."),
-    Option("smoke", "seconds", "FLOPS_SMOKE_SECONDS", 180, "How long one federation may take."),
+    Option("smoke", "seconds", "FLOPS_SMOKE_SECONDS", 180, "How long each step of the trial may take."),
     Option(
         "smoke",
         "tracking",
