@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,8 +12,9 @@ from fl.checks import Check, Skip, check
 from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_file
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
-from pipeline.git_words import public
+from pipeline.git_words import HostRefused, KeyRefused, public
 from pipeline.manifest import find_image
+from pipeline.model_registry import count_versions, model_name
 from pipeline.record import SIDES
 from pipeline.registry_http import check_push, own_certificates
 from pipeline.source import Source
@@ -45,13 +47,14 @@ def _source(folder: Path) -> str:
 
 
 def _engine_checks(settings: Settings) -> list[Check]:
-    names = ("engine", "disk", "base image", "registry", "CA", "login", "push right")
+    names = ("engine", "disk", "base image", "build", "registry", "CA", "login", "push right")
     try:
         with engine() as client:
             return [
                 check("engine", lambda: f"Docker Engine {client.version()['Version']}"),
                 check("disk", lambda: _disk(client)),
                 check("base image", lambda: _base(client, settings)),
+                check("build", lambda: _build(client, settings)),
                 *_registry_checks(client, settings),
             ]
     except FlopsError as error:
@@ -83,6 +86,18 @@ def _base(client: DockerClient, settings: Settings) -> str:
     if found is None:
         raise SettingsError(f"build.base_image: {name} is neither here nor in its registry")
     return f"{name} is not here yet, and can be pulled"
+
+
+def _build(client: DockerClient, settings: Settings) -> str:
+    """Look at what only a build would find out."""
+    network, wheels = settings.network, settings.wheels
+    if network not in ("", "default", "host", "none") and not client.networks.list(names=[network]):
+        raise SettingsError(f"build.network: the engine has no network '{network}'")
+    found = [] if wheels is None else list(wheels.glob("*.whl"))
+    if wheels is not None and not found:
+        raise SettingsError(f"build.wheels: {wheels} holds no wheels")
+    more = f"; {len(found)} wheels of {wheels}" if wheels else ""
+    return f"network {network or 'of the engine'}{more}"
 
 
 def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
@@ -138,7 +153,7 @@ def _trust(registry: str) -> str:
 
 
 def _config_checks(settings: Settings) -> list[Check]:
-    names = ("config repository", "paths", "write right")
+    names = ("config repository", "paths", "write right", "model registry")
     try:
         with ConfigRepo.open(settings) as repo:
             return [
@@ -147,11 +162,10 @@ def _config_checks(settings: Settings) -> list[Check]:
                 check("config repository", lambda: f"{public(settings.repository)}, commit {repo.head[:12]}"),
                 check("paths", lambda: _paths(repo, settings)),
                 check("write right", repo.try_push),
+                check("model registry", lambda: _tracking(repo, settings)),
             ]
     except FlopsError as error:
-        text = str(error)
-        at_key = "key" in text and "host key" not in text
-        at_host = "host key" in text
+        at_key, at_host = isinstance(error, KeyRefused), isinstance(error, HostRefused)
         rest = [_skipped(name, "the config repository cannot be read") for name in names[1:]]
         return [
             check("deploy key", _raises(error)) if at_key else check("deploy key", lambda: _key(settings)),
@@ -182,9 +196,21 @@ def _paths(repo: ConfigRepo, settings: Settings) -> str:
     file = manifest_file(name)
     image = find_image(repo.manifest(name), file, settings.container, settings.image("server")).image
     record, hold = repo.release(name), repo.hold(name)
-    more = f"; {release_file(name)}: {record.release if record else 'none yet'}"
+    more = f"; {release_file(name)}: {record.release if record else 'no release yet'}"
+    if record is not None and image != record.images["server"]:
+        more += "; the manifest was changed by hand, and the next release sets it"
     more += f"; {hold_file(name)}: held by {hold.by}: {hold.reason}" if hold else ""
-    return f"{file}: {image.tag or image.digest[:19] or 'no tag'}{more}"
+    return f"{file} names {image.tag or image.digest[:19] or 'no tag'}{more}"
+
+
+def _tracking(repo: ConfigRepo, settings: Settings) -> str:
+    """Ask the model registry that the trial tries the new server with."""
+    file = f"{settings.environment}/federation.toml"
+    if not settings.tracking:
+        raise Skip("MLFLOW_TRACKING_URI names none: a release does not try the model in use")
+    model = model_name(repo.read(file), file)
+    found = count_versions(settings.tracking, model, None, os.environ)
+    return f"has {found} versions of {model}"
 
 
 def _runner() -> str:

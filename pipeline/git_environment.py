@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives import serialization
 
-from fl.errors import SettingsError
+from pipeline.git_words import KeyRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +78,7 @@ def git_environment(settings: Settings) -> Iterator[dict[str, str]]:
     process, however that ends.
 
     Raises:
-        SettingsError: the key has a passphrase, or its file cannot be read.
+        KeyRefused: the key has a passphrase, or its file cannot be read.
     """
     with ExitStack() as stack:
         words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
@@ -101,12 +101,12 @@ def _check_key(key: Path, where: str) -> None:
     try:
         content = key.read_bytes()
     except OSError as error:
-        raise SettingsError(f"{where}: {key}: cannot be read: {error.strerror}") from error
+        raise KeyRefused(f"{where}: {key}: cannot be read: {error.strerror}") from error
     for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):
         try:
             load(content, None)
         except TypeError as error:
-            raise SettingsError(
+            raise KeyRefused(
                 f"{where}: the deploy key has a passphrase, and nobody is there to type it; make one without"
             ) from error
         except Exception:  # noqa: S112 - what it is worth, ssh decides

@@ -18,28 +18,36 @@ class RepositoryRefused(SettingsError):  # noqa: N818 - a state, not a mistake
     """A repository answers, and lets this key, user or branch not do what is wanted."""
 
 
+class HostRefused(RepositoryRefused):
+    """The git server is not known, or not the known one."""
+
+
+class KeyRefused(RepositoryRefused):
+    """The deploy key cannot be used, or the git server does not know it."""
+
+
 _RACES = ("cannot lock ref", "failed to update ref", "incorrect old value", "reference already exists", "stale info")
 
 _MEANINGS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
-        RepositoryRefused,
+        HostRefused,
         "the git server shows another host key than the known one: it was replaced, or somebody stands between; ask "
         "its administrator, and renew the known hosts only then",
     ),
     (
         "Host key verification failed",
-        RepositoryRefused,
+        HostRefused,
         "the git server's host key is not known; get it from its administrator and name it: config.known_hosts or "
         "SSH_KNOWN_HOSTS",
     ),
-    ("UNPROTECTED PRIVATE KEY", RepositoryRefused, "others may read the deploy key's file; chmod 600 it"),
+    ("UNPROTECTED PRIVATE KEY", KeyRefused, "others may read the deploy key's file; chmod 600 it"),
     ("marked as read only", RepositoryRefused, "the deploy key may read and not write; give it write access there"),
-    ("invalid format", RepositoryRefused, "the deploy key is no private key that ssh can read"),
-    ("error in libcrypto", RepositoryRefused, "the deploy key is no private key that ssh can read"),
+    ("invalid format", KeyRefused, "the deploy key is no private key that ssh can read"),
+    ("error in libcrypto", KeyRefused, "the deploy key is no private key that ssh can read"),
     (
         "Permission denied (",
-        RepositoryRefused,
+        KeyRefused,
         "the git server knows no key of ours; add the deploy key's public half there, and name the key: "
         "config.key or SSH_PRIVATE_KEY",
     ),

@@ -100,14 +100,14 @@ def build(
     """
     started = time.monotonic()
     tail: deque[str] = deque(maxlen=_LAST_LINES)
-    step = ["before the first step"]
+    step, instruction = ["before the first step"], [""]
 
     def each(line: dict[str, Any]) -> None:
         for text in str(line.get("stream") or line.get("status") or "").splitlines():
             if text.strip():
                 tail.append(text.rstrip())
             if found := _STEP.match(text):
-                step[0] = f"step {found[1]} of {found[2]}"
+                step[0], instruction[0] = f"step {found[1]} of {found[2]}", found[3]
                 heart.doing = f"{side} image: {step[0]}: {found[3][:80]}"
 
     with tempfile.TemporaryFile() as context, Heartbeat(say) as heart:
@@ -140,6 +140,8 @@ def build(
             # Of a command that failed, its exit code; the command is in the Dockerfile, its words are shown.
             if (code := _RETURNED.search(reason)) is not None:
                 reason = f"the command ended with exit code {code[1]}"
+            if instruction[0].startswith("FROM ${BASE_IMAGE}"):
+                reason = f"the base image {settings.base_image} is not here and cannot be pulled: {reason}"
             raise BuildFailed(f"{dockerfile(side)} does not build, {step[0]}: {reason}", list(tail)) from error
         except EngineRefused as error:
             raise BuildFailed(f"{dockerfile(side)} does not build: {said(error)}", list(tail)) from error

@@ -270,7 +270,10 @@ class Release:
 
         name = f"{self.environment}/federation.toml"
         text = repo.read(name)
-        if text is None or not self.settings.tracking or not self.smoke:
+        if not self.settings.tracking or not self.smoke:
+            return None
+        if text is None:
+            self.say(f"the config repository has no {name}: the model in use is not tried")
             return None
         try:
             files = {f"{IN_USE}/federation.toml": text.decode()}

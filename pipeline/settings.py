@@ -142,6 +142,10 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
                 f"{where['registry.project']}: '{value['registry.project']}': a project's name in small letters is "
                 "needed, such as flops"
             )
+    try:
+        parse_image(value["build.base_image"])
+    except SettingsError as error:
+        raise SettingsError(f"{where['build.base_image']}: {error}") from error
     author = _AUTHOR.fullmatch(value["config.author"])
     return Settings(
         registry=value["registry.host"] or "",

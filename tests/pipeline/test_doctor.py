@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tests.pipeline.ssh_server import SshServer
 
 ALL = (
-    *("source", "engine", "disk", "base image", "registry", "CA", "login", "push right"),
-    *("deploy key", "known hosts", "config repository", "paths", "write right", "runner"),
+    *("source", "engine", "disk", "base image", "build", "registry", "CA", "login", "push right"),
+    *("deploy key", "known hosts", "config repository", "paths", "write right", "model registry", "runner"),
 )
 
 
@@ -104,7 +104,9 @@ class TestWithEverything:
         assert found["base image"][1].endswith("flops/base:none is neither here nor in its registry")
         assert found["push right"][1].startswith("may push to registry.flops.test:")
         assert found["write right"] == ("passed", "may push to branch main")
-        assert found["paths"][1] == "dev/cronjob.yaml: none; dev/release.json: none yet"
+        assert found["paths"][1] == "dev/cronjob.yaml names none; dev/release.json: no release yet"
+        assert found["build"] == ("passed", "network of the engine")
+        assert found["model registry"][0] == "skipped"
         assert found["runner"] == ("skipped", "no systemd here to ask")
 
     def test_account(self, patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,6 +168,24 @@ class TestWithEverything:
         hold = '{"schema": 1, "reason": "bad rounds", "by": "octo", "since": "2026-01-01"}'
         add_commit(patient.config, {"dev/hold.json": hold}, "hold")
         assert patient.look()["paths"][1].endswith("dev/hold.json: held by octo: bad rounds")
+
+    def test_build(self, patient: Patient, tmp_path: Path) -> None:
+        patient.set(FLOPS_BUILD_NETWORK="nowhere")
+        patient.broken("build", "build.network: the engine has no network 'nowhere'")
+        patient.set(FLOPS_BUILD_NETWORK="none", FLOPS_WHEELS=str(tmp_path))
+        patient.broken("build", f"build.wheels: {tmp_path} holds no wheels")
+
+    def test_model_registry(self, patient: Patient) -> None:
+        patient.set(MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+        patient.broken("model registry", "the config repository has no dev/federation.toml, which names the model")
+        add_commit(patient.config, {"dev/federation.toml": 'task = "digits"\n'}, "federation")
+        patient.broken("model registry", "the model registry of MLFLOW_TRACKING_URI does not answer")
+
+    def test_a_path_that_speaks_of_keys_is_no_key(
+        self, patient: Patient, tmp_path: Path, ssh_server: SshServer
+    ) -> None:
+        patient.set(FLOPS_CONFIG_REPOSITORY=ssh_server.url(tmp_path / "keycloak" / "none.git"))
+        patient.broken("config repository", "there is no git repository")
 
     def test_disk(self, patient: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctor, "_LEAST_FREE", 10**9)

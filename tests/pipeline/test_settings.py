@@ -81,6 +81,7 @@ def test_secrets_are_not_shown(here: Path) -> None:
         ("", {**GIVEN, "FLOPS_AUTHOR": "me"}, r"FLOPS_AUTHOR: 'me': a name and an address"),
         ("", {**GIVEN, "FLOPS_CONFIG_KEY": "/none"}, r"FLOPS_CONFIG_KEY: /none: no such file"),
         ("[build]\nwheels = 'none'", GIVEN, r"flops\.toml: build\.wheels: none: no such folder"),
+        ("", {**GIVEN, "FLOPS_BASE_IMAGE": "A B"}, r"FLOPS_BASE_IMAGE: 'A B' is no image's name"),
         ("[build", {}, r"flops\.toml: is not TOML"),
     ],
 )
