@@ -90,7 +90,7 @@ def git_environment(settings: Settings) -> Iterator[dict[str, str]]:
             known = _in_memory(stack, settings.secrets.known_hosts)
         if key is not None:
             _check_key(key, "config.key" if settings.key else "SSH_PRIVATE_KEY")
-            words += ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-i", _path(key)]
+            words += ["-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none", "-o", f'IdentityFile="{_path(key)}"']
         if known is not None:
             words += ["-o", "GlobalKnownHostsFile=/dev/null", "-o", f'UserKnownHostsFile="{_path(known)}"']
         yield {**plain(), "GIT_SSH_COMMAND": shlex.join(words)}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fl.errors import FlopsError
 from pipeline.config_repo import ATTEMPTS, Change, ConfigRepo
-from pipeline.git_words import RepositoryRefused, RepositoryUnreachable
+from pipeline.git_words import KeyRefused, RepositoryRefused, RepositoryUnreachable
 from tests.pipeline.repositories import MANIFEST, add_commit, git, log, make_bare, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pipeline.settings import Settings
     from tests.pipeline.ssh_server import SshServer
@@ -171,6 +176,41 @@ class TestOverSsh:
         }
         publish(reach(**variables), {"a": b"1"})
         assert show(config, "a") == "1"
+
+    def test_files_with_odd_names(
+        self, reach: Callable[..., Settings], ssh_server: SshServer, config: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "100 % ours"
+        folder.mkdir()
+        key, known = (
+            shutil.copy(ssh_server.key, folder / "key"),
+            shutil.copy(ssh_server.known_hosts, folder / "known"),
+        )
+        publish(reach(FLOPS_CONFIG_KEY=key, FLOPS_KNOWN_HOSTS=known), {"a": b"1"})
+        assert show(config, "a") == "1"
+
+    def test_a_key_with_a_passphrase(self, reach: Callable[..., Settings], tmp_path: Path) -> None:
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key)], check=True)
+        with pytest.raises(KeyRefused, match=r"config\.key: the deploy key has a passphrase"):
+            publish(reach(FLOPS_CONFIG_KEY=key), {"a": b""})
+        with pytest.raises(KeyRefused, match="SSH_PRIVATE_KEY: the deploy key has a passphrase"):
+            publish(reach(FLOPS_CONFIG_KEY="", SSH_PRIVATE_KEY=key.read_text()), {"a": b""})
+
+    def test_a_killed_process_leaves_no_key(self, ssh_server: SshServer, tmp_path: Path) -> None:
+        program = (
+            "import os, time; from pipeline.git_environment import git_environment; "
+            "from pipeline.settings import read_settings; made = git_environment(read_settings(None, os.environ)); "
+            "print(made.__enter__()['GIT_SSH_COMMAND'], flush=True); time.sleep(600)"
+        )
+        given = {"SSH_PRIVATE_KEY": ssh_server.key.read_text(), "TMPDIR": str(tmp_path)}
+        with subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ, **given}, text=True
+        ) as holder:
+            found = re.search('IdentityFile="(.*?)"', holder.stdout.readline())
+            assert Path(found[1]).read_text() == ssh_server.key.read_text()
+            holder.kill()
+        assert not list(tmp_path.iterdir())
 
     def test_a_race_over_ssh(self, reach: Callable[..., Settings], config: Path) -> None:
         left = [1]
