@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError, SettingsError
 from pipeline import git_tool
-from pipeline.git_environment import forget_callers, git_environment
+from pipeline.git_environment import git_environment
+from pipeline.manifest import find_image, set_image
 from pipeline.record import Hold, ReleaseRecord, read_hold, read_release
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pipeline.git_tool import Commit, Repo
+    from pipeline.image_name import ImageName
     from pipeline.settings import Settings
 
 ATTEMPTS = 12
@@ -72,7 +74,6 @@ class ConfigRepo:
             RepositoryUnreachable: it does not answer.
             RepositoryRefused: no such repository or branch, or this key may not read it.
         """
-        forget_callers()
         depth = None if history else 1
         with git_environment(settings) as environment, tempfile.TemporaryDirectory() as folder:
             clone = git_tool.begin(settings.repository, Path(folder) / "config.git", environment)
@@ -117,6 +118,17 @@ class ConfigRepo:
                 + (f"there is {there}" if there else "'flops init-config' fills an empty one")
             )
         return content
+
+    def server_image(self, environment: str) -> ImageName:
+        """Return the image that an environment's CronJob names; see `find_image` for the errors."""
+        settings, file = self._settings, manifest_file(environment)
+        return find_image(self.manifest(environment), file, settings.container, settings.image("server")).image
+
+    def with_release(self, environment: str, record: ReleaseRecord) -> dict[str, bytes | None]:
+        """Return the files that put a release in charge: manifest and record; see `set_image` for the errors."""
+        file = manifest_file(environment)
+        content = set_image(self.manifest(environment), file, self._settings.container, record.images["server"])
+        return {file: content, release_file(environment): record.to_json()}
 
     def release(self, environment: str) -> ReleaseRecord | None:
         """Return the release that an environment runs; see `read_release` for the errors."""

@@ -13,7 +13,6 @@ from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_file
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
 from pipeline.git_words import HostRefused, KeyRefused, public
-from pipeline.manifest import find_image
 from pipeline.model_registry import count_versions, model_name
 from pipeline.record import SIDES
 from pipeline.registry_http import check_push, own_certificates
@@ -194,7 +193,7 @@ def _known(settings: Settings) -> str:
 def _paths(repo: ConfigRepo, settings: Settings) -> str:
     name = settings.environment
     file = manifest_file(name)
-    image = find_image(repo.manifest(name), file, settings.container, settings.image("server")).image
+    image = repo.server_image(name)
     record, hold = repo.release(name), repo.hold(name)
     more = f"; {release_file(name)}: {record.release if record else 'no release yet'}"
     if record is not None and image != record.images["server"]:

@@ -143,12 +143,7 @@ def pull(client: DockerClient, image: str, registry: str, secrets: Secrets) -> N
     except NotFound:
         known = account(secrets)
         with _about(registry, image, logged_in=known is not None):
-            stream = client.api.pull(image, stream=True, decode=True, auth_config=known)
-            try:
-                read_stream(stream, lambda _: None)
-            except StreamFailed as error:
-                project = image.partition("/")[2].rpartition("/")[0]
-                raise explain(str(error), registry, project, logged_in=known is not None) from error
+            read_stream(client.api.pull(image, stream=True, decode=True, auth_config=known), lambda _: None)
 
 
 def read_stream(lines: Iterable[dict[str, Any]], each: Callable[[dict[str, Any]], None]) -> None:
@@ -244,7 +239,7 @@ def explain(text: str, registry: str, project: str, *, logged_in: bool) -> Flops
 def _about(registry: str, image: str = "", *, logged_in: bool = False) -> Iterator[None]:
     try:
         yield
-    except APIError as error:
+    except (APIError, StreamFailed) as error:
         project = image.partition("/")[2].rpartition("/")[0]
         raise explain(said(error), registry, project, logged_in=logged_in) from error
 

@@ -141,7 +141,7 @@ def write_commit(
     Raises:
         SettingsError: a path is a folder or a symbolic link there.
     """
-    parent = repository.commit(head(branch)) if has_branch(repository, branch) else None
+    parent = find_commit(repository, head(branch))
     with tempfile.TemporaryDirectory() as folder:
         name, mail = author
         variables = {"GIT_INDEX_FILE": str(Path(folder) / "index")}
@@ -157,10 +157,11 @@ def write_commit(
         run("read-tree", *([parent.hexsha] if parent else ["--empty"]))
         lines = []
         for path, content in files.items():
-            mode = _mode(parent, path)
+            there = _blob(parent, path)
             if content is None:
                 lines.append(f"0 {'0' * 40}\t{path}")
             else:
+                mode = f"{there.mode:o}" if there else _FILE
                 lines.append(f"{mode} {run('hash-object', '-w', '--stdin', text=content)}\t{path}")
         run("update-index", "-z", "--index-info", text="\0".join([*lines, ""]).encode())
         clean = message.replace("\0", " ").encode(errors="replace")
@@ -173,11 +174,6 @@ def write_commit(
 def head(branch: str) -> str:
     """Return a branch's full name, which no tag can have."""
     return f"refs/heads/{branch}"
-
-
-def has_branch(repository: Repo, branch: str) -> bool:
-    """Tell whether a repository has a branch."""
-    return find_commit(repository, head(branch)) is not None
 
 
 def find_commit(repository: Repo, revision: str) -> Commit | None:
@@ -207,10 +203,8 @@ def read_file(repository: Repo, revision: str, path: str) -> bytes | None:
     Raises:
         SettingsError: a folder or a symbolic link is there.
     """
-    commit = repository.commit(revision)
-    if _mode(commit, path, missing="") == "":
-        return None
-    return bytes((commit.tree / path).data_stream.read())
+    found = _blob(repository.commit(revision), path)
+    return bytes(found.data_stream.read()) if found else None
 
 
 def folders(repository: Repo, revision: str, file: str) -> list[str]:
@@ -295,18 +289,16 @@ def open_repository(folder: Path) -> Repo:
     return repository
 
 
-def _mode(commit: Commit | None, path: str, *, missing: str = _FILE) -> str:
-    """Return the mode of a file of a commit, or what counts where there is none."""
+def _blob(commit: Commit | None, path: str) -> git.Blob | None:
+    """Return a file of a commit; None where there is none."""
     try:
         found = commit.tree / path if commit is not None else None
     except KeyError:
-        found = None
-    if found is None:
-        return missing
-    if found.type != "blob" or f"{found.mode:o}" == _LINK:
-        what = "a symbolic link" if found.type == "blob" else "a folder"
-        raise SettingsError(f"{path}: is {what} in the repository; a file is needed")
-    return f"{found.mode:o}"
+        return None
+    if found is None or (found.type == "blob" and f"{found.mode:o}" != _LINK):
+        return found
+    what = "a symbolic link" if found.type == "blob" else "a folder"
+    raise SettingsError(f"{path}: is {what} in the repository; a file is needed")
 
 
 def _explain(error: Exception, address: str, branch: str, heard: Iterable[str] = ()) -> FlopsError:

@@ -227,8 +227,7 @@ def _transferred(client: DockerClient, settings: Settings, image: ImageName, pro
     except FlopsError:  # Behind a proxy that only the engine knows, say; then more than it was.
         return progress.total
     # Engines name a layer by what it unpacks to, or by what is stored.
+    pushed = {layer.removeprefix("sha256:")[:12] for layer in progress.pushed}
     return sum(
-        size
-        for name, (digest, size) in zip(names, layers, strict=False)
-        if {name[7:19], digest[7:19]} & {layer.removeprefix("sha256:")[:12] for layer in progress.pushed}
+        size for name, (digest, size) in zip(names, layers, strict=False) if {name[7:19], digest[7:19]} & pushed
     )

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
     from pipeline.record import ReleaseRecord
 
+CA_VARIABLE = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+"""MLflow's own: the file with the CA of its server."""
+
+VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", CA_VARIABLE)
+"""What a server is reached with, besides its address."""
+
 _SECONDS = 20
 _PAGE = 200
 
@@ -53,7 +59,7 @@ def count_versions(uri: str, model: str, record: ReleaseRecord | None, environme
     if not uri.startswith(("http://", "https://")):
         raise SettingsError("MLFLOW_TRACKING_URI: the address of an MLflow server is needed, http(s)://…")
     session = requests.Session()
-    if certificate := environment.get("MLFLOW_TRACKING_SERVER_CERT_PATH"):
+    if certificate := environment.get(CA_VARIABLE):
         session.verify = certificate
     if token := environment.get("MLFLOW_TRACKING_TOKEN"):
         session.headers["Authorization"] = f"Bearer {token}"

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from fl.errors import SettingsError
 from pipeline.config_repo import Change, ConfigRepo, Unchanged, hold_file, manifest_file, release_file
 from pipeline.history import Event, events, find_release
-from pipeline.manifest import find_image, set_image
 from pipeline.record import Hold
 
 if TYPE_CHECKING:
@@ -80,11 +79,11 @@ def rollback(settings: Settings, environment: str, to: str | None, reason: str, 
                 f"{environment} meanwhile runs release {left} in place of {done[0][0]}; look at it, and say "
                 "which one to bring back: --to"
             )
-        if target.release == left and _runs(repo, settings, environment, target):
+        if target.release == left and _runs(repo, environment, target):
             raise SettingsError(f"{environment} runs release {target.release} already; name an earlier one with --to")
         done[:] = [(left, target)]
         hold = Hold(reason, by, datetime.now(UTC).isoformat(timespec="seconds"), left)
-        files = {**_put(repo, settings, environment, target), hold_file(environment): hold.to_json()}
+        files = {**repo.with_release(environment, target), hold_file(environment): hold.to_json()}
         return Change(
             files,
             f"{environment}: roll back to release {target.release}\n\n{reason}",
@@ -118,11 +117,9 @@ def _way_back(repo: ConfigRepo, environment: str, found: list[Event], to: str | 
     return current.release, find_release(found, environment, to or current.previous)
 
 
-def _runs(repo: ConfigRepo, settings: Settings, environment: str, record: ReleaseRecord) -> bool:
+def _runs(repo: ConfigRepo, environment: str, record: ReleaseRecord) -> bool:
     """Tell whether an environment's manifest names a release's server."""
-    image = settings.image("server")
-    found = find_image(repo.manifest(environment), manifest_file(environment), settings.container, image)
-    return found.image == record.images["server"]
+    return repo.server_image(environment) == record.images["server"]
 
 
 def resume(settings: Settings, environment: str, by: str, say: Say) -> Move:
@@ -188,7 +185,7 @@ def promote(
                     f"{release_file(source)}: the {side} image is {image}, and {settings.image(side)} is this "
                     "registry's; release again"
                 )
-        if not _runs(repo, settings, source, record):
+        if not _runs(repo, source, record):
             raise SettingsError(
                 f"{manifest_file(source)} was changed by hand: it does not name the image of release "
                 f"{record.release}; release or roll back first"
@@ -199,7 +196,7 @@ def promote(
                 f"{target} is held by {hold.by} since {hold.since}: {hold.reason}; lift it with "
                 f"'flops resume {target}'"
             )
-        if before is not None and before.release == record.release and _runs(repo, settings, target, record):
+        if before is not None and before.release == record.release and _runs(repo, target, record):
             raise Unchanged(f"{target} runs release {record.release} already")
         if before is not None and _newer(before.release, record.release, events(repo, source)):
             raise SettingsError(
@@ -210,7 +207,7 @@ def promote(
         moved = replace(record, previous=before.release if before else "", promoted_from=source, by=by)
         done[:] = [(before, moved)]
         return Change(
-            _put(repo, settings, target, moved),
+            repo.with_release(target, moved),
             f"{target}: promote release {moved.release} from {source}\n\n{moved.subject}",
             {**_trailers(moved, by), "Promoted-From": source},
         )
@@ -233,12 +230,6 @@ def _newer(one: str, other: str, found: list[Event]) -> bool:
     if one in order and other in order:
         return order.index(one) > order.index(other)
     return one > other
-
-
-def _put(repo: ConfigRepo, settings: Settings, environment: str, record: ReleaseRecord) -> dict[str, bytes | None]:
-    file = manifest_file(environment)
-    content = set_image(repo.manifest(environment), file, settings.container, record.images["server"])
-    return {file: content, release_file(environment): record.to_json()}
 
 
 def _trailers(record: ReleaseRecord, by: str) -> dict[str, str]:

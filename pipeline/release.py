@@ -17,11 +17,8 @@ from pipeline.config_repo import (
     ConfigRepo,
     Unchanged,
     hold_file,
-    manifest_file,
-    release_file,
 )
 from pipeline.image_name import ImageName
-from pipeline.manifest import find_image, set_image
 from pipeline.record import SIDES, ReleaseRecord, release_name
 from pipeline.turns import take_turn
 from pipeline.verdict import HELD, PLANNED, RELEASED, SUPERSEDED, UNCHANGED, Verdict
@@ -37,9 +34,6 @@ if TYPE_CHECKING:
     from pipeline.turns import Turn
 
     Say = Callable[[str], None]
-
-_CA_VARIABLE = "MLFLOW_TRACKING_SERVER_CERT_PATH"
-"""MLflow's own: the file with the CA of its server."""
 
 _LOOKS_BACK = 100
 """How many commits are looked at for what an amended or squashed one held."""
@@ -155,9 +149,7 @@ class Release:
         """
         environment, source = self.environment, self.source
         before = repo.release(environment)
-        file = manifest_file(environment)
-        manifest = repo.manifest(environment)
-        image = find_image(manifest, file, self.settings.container, self.settings.image("server")).image
+        image = repo.server_image(environment)
         if repo.read(hold_file(environment)) is not None:
             raise Unchanged(
                 HELD,
@@ -165,9 +157,9 @@ class Release:
             )
         if before is None:
             return None
-        relation = source.relation(before.commit)
         if not self.rebuild and self._deployed(before, image):
             raise Unchanged(UNCHANGED, f"both images would hold what release {before.release} holds")
+        relation = source.relation(before.commit)
         if relation == "older":
             raise Unchanged(
                 SUPERSEDED, f"{environment} runs release {before.release} of the newer commit {before.commit[:12]}"
@@ -265,6 +257,7 @@ class Release:
         """
         import tomllib
 
+        from pipeline.model_registry import CA_VARIABLE
         from pipeline.sandbox import PLACE
         from pipeline.smoke import IN_USE, InUse
 
@@ -284,12 +277,12 @@ class Release:
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{name} of the config repository: is not TOML: {error}") from error
         variables = {**self.registry_variables, "MLFLOW_TRACKING_URI": self.settings.tracking}
-        if (certificate := variables.get(_CA_VARIABLE)) is not None:
+        if (certificate := variables.get(CA_VARIABLE)) is not None:
             try:
                 files[f"{IN_USE}/ca.pem"] = Path(certificate).read_text()
             except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{_CA_VARIABLE}: {certificate}: cannot be read as text") from error
-            variables[_CA_VARIABLE] = f"{PLACE}/{IN_USE}/ca.pem"
+                raise SettingsError(f"{CA_VARIABLE}: {certificate}: cannot be read as text") from error
+            variables[CA_VARIABLE] = f"{PLACE}/{IN_USE}/ca.pem"
         return InUse(files, variables)
 
     def _bump(
@@ -333,12 +326,9 @@ class Release:
         )
 
     def _change(self, repo: ConfigRepo, record: ReleaseRecord) -> Change:
-        environment = self.environment
-        file = manifest_file(environment)
-        content = set_image(repo.manifest(environment), file, self.settings.container, record.images["server"])
         return Change(
-            {file: content, release_file(environment): record.to_json()},
-            f"{environment}: release {record.release}\n\n{record.subject}",
+            repo.with_release(self.environment, record),
+            f"{self.environment}: release {record.release}\n\n{record.subject}",
             {
                 "Source-Commit": record.commit,
                 "Server-Image": str(record.images["server"]),

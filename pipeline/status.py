@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, SettingsError
 from pipeline.cluster import ClusterUnreachable, Runs, ask_cluster
-from pipeline.config_repo import ConfigRepo, hold_file, manifest_file
+from pipeline.config_repo import ConfigRepo, hold_file
 from pipeline.history import Event, events
-from pipeline.manifest import find_image
 
 if TYPE_CHECKING:
     from pipeline.record import Hold
@@ -89,8 +88,7 @@ def _status(repo: ConfigRepo, settings: Settings, name: str) -> EnvironmentStatu
     found = events(repo, name)
     image, problem, hold = "", "", None
     try:
-        file = manifest_file(name)
-        image = str(find_image(repo.read(file) or b"", file, settings.container, settings.image("server")).image)
+        image = str(repo.server_image(name))
         record = repo.release(name)
         if record is not None and image != str(record.images["server"]):
             problem = f"the manifest was changed by hand: the record says {record.images['server']}"

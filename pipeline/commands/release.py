@@ -51,6 +51,7 @@ def release(
     HARBOR_PASSWORD, a deploy key in SSH_PRIVATE_KEY where no file is named.
     """
     from fl.console import print_table
+    from pipeline.model_registry import VARIABLES
     from pipeline.release import Release
     from pipeline.settings import read_settings
     from pipeline.source import Source
@@ -61,10 +62,6 @@ def release(
     say(f"commit {found.commit[:12]}: {found.subject}")
     if found.dirty:
         say("the working tree holds changes that are not committed; they are not released")
-    reach = (
-        *("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN"),
-        "MLFLOW_TRACKING_SERVER_CERT_PATH",
-    )
     made = Release(
         settings,
         found,
@@ -73,7 +70,7 @@ def release(
         smoke=settings.smoke and not no_smoke,
         say=say,
         rebuild=rebuild,
-        registry_variables={name: os.environ[name] for name in reach if name in os.environ},
+        registry_variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
     )
     verdict = made.plan() if dry_run else _run(made)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
