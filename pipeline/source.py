@@ -109,7 +109,10 @@ class Source:
         return git_tool.archive(self.repository, self.commit, paths(side))
 
     def relation(self, other: str) -> str:
-        """Say how this commit stands to another one: same, newer, older, apart, or unknown where it is not here."""
+        """Say how this commit stands to another one: same, newer, older, apart, or unknown.
+
+        Unknown is one that is not here, or whose way to this one is cut off.
+        """
         if other == self.commit:
             return "same"
         here, there = (git_tool.find_commit(self.repository, name) for name in (self.commit, other))
@@ -117,4 +120,6 @@ class Source:
             return "unknown"
         if self.repository.is_ancestor(there, here):
             return "newer"
-        return "older" if self.repository.is_ancestor(here, there) else "apart"
+        if self.repository.is_ancestor(here, there):
+            return "older"
+        return "unknown" if self.shallow else "apart"

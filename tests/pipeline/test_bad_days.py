@@ -210,6 +210,19 @@ def test_a_shallow_checkout_replaces_nothing_it_does_not_know(setting: Setting, 
         setting.release(replaces=True)
 
 
+def test_a_shallow_checkout_that_knows_both_ends_and_not_the_way_says_so(setting: Setting, tmp_path: Path) -> None:
+    setting.change("2")
+    setting.release()
+    git(tmp_path, "clone", "-q", "--depth", "1", setting.source.as_uri(), "shallow")
+    setting.change("3")
+    setting.change("4")
+    git(tmp_path / "shallow", "fetch", "-q", "--depth", "1")
+    git(tmp_path / "shallow", "reset", "-q", "--hard", "FETCH_HEAD")
+    setting.source = tmp_path / "shallow"
+    with pytest.raises(SettingsError, match="history ends before commit"):
+        setting.release()
+
+
 def test_words_of_a_commit_that_are_no_text_do_not_break_the_record(setting: Setting) -> None:
     change(setting.source, {"server/round.py": "x"}, "long " * 200)
     setting.release()
