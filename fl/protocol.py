@@ -47,8 +47,12 @@ class Release:
 
 
 def this_release() -> Release:
-    """Return the release of this process: its image sets FLOPS_COMMIT, its deployment FLOPS_IMAGE_DIGEST."""
-    return Release(commit=os.environ.get("FLOPS_COMMIT", ""), image=os.environ.get("FLOPS_IMAGE_DIGEST", ""))
+    """Return the release of this process: its image sets FLOPS_COMMIT, its deployment FLOPS_IMAGE.
+
+    The second is the image's name with its digest, or the digest alone; a name without one tells nothing.
+    """
+    digest = os.environ.get("FLOPS_IMAGE", "").rpartition("@")[2]
+    return Release(commit=os.environ.get("FLOPS_COMMIT", ""), image=digest if digest.startswith("sha256:") else "")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The first content of a config repository: this source's `config-repo/`, with the registry's names in it."""
+"""The first content of a config repository: this source's `config-repo/`, with the names that are the house's."""
 
 from __future__ import annotations
 
@@ -23,20 +23,29 @@ FOLDER = "config-repo"
 EXAMPLE = "harbor.example.org/flops"
 """Host and project as the files there name them."""
 
+EXAMPLE_REPOSITORY, EXAMPLE_BRANCH = "git@git.example.org:flops/config.git", "targetRevision: main"
+"""The config repository's address, and the branch that Argo CD watches, as the files there name them."""
+
 
 def first_content(source: Source, settings: Settings) -> dict[str, bytes]:
-    """Return the files by path; the example's registry is replaced by the settings'."""
+    """Return the files by path; the example's registry and repository are replaced by the settings'."""
     files: dict[str, bytes] = {}
+    ours = {
+        EXAMPLE: f"{settings.registry}/{settings.project}",
+        EXAMPLE.partition("/")[0]: settings.registry,
+        EXAMPLE_REPOSITORY: public(settings.repository),
+        EXAMPLE_BRANCH: f"targetRevision: {settings.branch}",
+    }
     if FOLDER not in source.repository.commit(source.commit).tree:
         return files
     with tarfile.open(fileobj=git_tool.archive(source.repository, source.commit, (FOLDER,))) as archive:
         for member in archive:
             content = archive.extractfile(member)
             if content is not None:
-                name = f"{settings.registry}/{settings.project}"
-                files[member.name.removeprefix(f"{FOLDER}/")] = content.read().replace(
-                    EXAMPLE.encode(), name.encode()
-                )
+                text = content.read()
+                for example, value in ours.items():
+                    text = text.replace(example.encode(), value.encode())
+                files[member.name.removeprefix(f"{FOLDER}/")] = text
     return files
 
 

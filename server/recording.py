@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +137,7 @@ class Recorder:
             "version": release.version,
             "commit": release.commit,
             "image": release.image,
+            **_deployment(),
         }
         if parent is not None:
             tags["parent"] = str(parent.version)
@@ -155,6 +157,16 @@ class Recorder:
         if not value >= gate.at_least:
             return f"gate: {gate.metric} {value:.4f} is below {gate.at_least:g}; it does not become the champion"
         return ""
+
+
+def _deployment() -> dict[str, str]:
+    """Return what the manifests say of this job: the release, which is its image's tag, and their own commit."""
+    named = os.environ.get("FLOPS_IMAGE", "").partition("@")[0]
+    told = {
+        "release": named.rpartition(":")[2] if ":" in named.rpartition("/")[2] else "",
+        "config_commit": os.environ.get("FLOPS_CONFIG_COMMIT", ""),
+    }
+    return {name: value for name, value in told.items() if value}
 
 
 def _insist(call: Callable[[], Any], seconds: Callable[[], float]) -> Any:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -16,22 +19,42 @@ import yaml
 ROOT = Path(__file__).parents[2] / "config-repo"
 ENVIRONMENTS = ("dev", "prod")
 OLDEST = "1.27"
-VOLUMES = ("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret")
+SCHEMAS = Path(__file__).with_name("schemas")
+KINDS = {
+    "dev": ["ConfigMap", "CronJob", "Deployment", "NetworkPolicy", "Service"],
+    "prod": ["ConfigMap", "CronJob", "Deployment", "NetworkPolicy", "Service"],
+    "mlflow": ["Deployment", "NetworkPolicy", "PersistentVolumeClaim", "Service"],
+}
+PODS = [
+    ("dev", "CronJob"),
+    ("dev", "Deployment"),
+    ("prod", "CronJob"),
+    ("prod", "Deployment"),
+    ("mlflow", "Deployment"),
+]
 
 
-def build(environment: str) -> list[dict[str, Any]]:
-    """Return the objects that Argo CD would apply."""
+def build(folder: str) -> list[dict[str, Any]]:
+    """Return the objects that Argo CD would apply of a folder."""
+    return [found for found in yaml.safe_load_all(_built(folder)) if found]
+
+
+@cache
+def _built(folder: str) -> str:
     kubectl = Path(sys.executable).with_name("kubectl")
-    ended = subprocess.run([kubectl, "kustomize", str(ROOT / environment)], capture_output=True, text=True)
+    ended = subprocess.run([kubectl, "kustomize", str(ROOT / folder)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    return [found for found in yaml.safe_load_all(ended.stdout) if found]
+    return ended.stdout
 
 
-def pod(objects: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the pod of the CronJob."""
-    (job,) = (found for found in objects if found["kind"] == "CronJob")
-    spec: dict[str, Any] = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    return spec
+def pod(objects: list[dict[str, Any]], kind: str = "CronJob") -> dict[str, Any]:
+    """Return the pod of the CronJob, or of the Deployment."""
+    (owner,) = (found for found in objects if found["kind"] == kind)
+    spec: dict[str, Any] = owner["spec"]
+    if kind == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    found: dict[str, Any] = spec["template"]["spec"]
+    return found
 
 
 def unrestricted(spec: dict[str, Any]) -> list[str]:
@@ -71,10 +94,10 @@ def unrestricted(spec: dict[str, Any]) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_each_environment_builds_and_is_valid(environment: str) -> None:
+@pytest.mark.parametrize("environment", KINDS)
+def test_each_folder_builds_and_is_valid(environment: str) -> None:
     objects = build(environment)
-    assert sorted({found["kind"] for found in objects}) == ["ConfigMap", "CronJob", "NetworkPolicy", "Service"]
+    assert sorted({found["kind"] for found in objects}) == KINDS[environment]
     for found in objects:
         assert found["metadata"]["namespace"] == f"flops-{environment}"
         for version in (OLDEST, kubernetes_validate.latest_version()):
@@ -88,13 +111,54 @@ def test_what_the_pod_mounts_is_there(environment: str) -> None:
     mounted = {v["name"]: v["configMap"]["name"] for v in pod(objects)["volumes"] if "configMap" in v}
     assert set(mounted.values()) == set(maps)
     assert maps[mounted["federation"]]["federation.toml"] == (ROOT / environment / "federation.toml").read_text()
+    serving = {v["configMap"]["name"] for v in pod(objects, "Deployment")["volumes"] if "configMap" in v}
+    assert serving == {mounted["federation"]}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
-def test_the_pod_is_restricted(environment: str) -> None:
-    assert unrestricted(pod(build(environment))) == []
+def test_one_image_serves_and_both_know_its_name(environment: str) -> None:
+    objects = build(environment)
+    images = set()
+    for kind in ("CronJob", "Deployment"):
+        (container,) = pod(objects, kind)["containers"]
+        (named,) = (variable["value"] for variable in container["env"] if variable["name"] == "FLOPS_IMAGE")
+        images |= {container["image"], named}
+    assert len(images) == 1
 
 
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_the_job_reads_the_commit_that_argo_cd_writes(environment: str) -> None:
+    (container,) = pod(build(environment))["containers"]
+    (path,) = (
+        v["valueFrom"]["fieldRef"]["fieldPath"] for v in container["env"] if v["name"] == "FLOPS_CONFIG_COMMIT"
+    )
+    source = yaml.safe_load((ROOT / "argocd" / f"{environment}.yaml").read_text())["spec"]["source"]["kustomize"]
+    assert source["commonAnnotationsEnvsubst"] is True
+    ((name, value),) = source["commonAnnotations"].items()
+    assert (path, value) == (f"metadata.annotations['{name}']", "$ARGOCD_APP_REVISION")
+
+
+def test_who_selects_and_who_is_selected() -> None:
+    for environment in KINDS:
+        objects = build(environment)
+        labels = []
+        for found in objects:
+            if found["kind"] in ("CronJob", "Deployment"):
+                spec = found["spec"].get("jobTemplate", found)["spec"]
+                labels.append((spec["template"]["metadata"]["labels"], spec["template"]["spec"]["containers"][0]))
+        for found in objects:
+            if found["kind"] == "Service":
+                (container,) = (c for told, c in labels if found["spec"]["selector"].items() <= told.items())
+                ports = {port["name"] for port in container["ports"]}
+                assert {port["targetPort"] for port in found["spec"]["ports"]} <= ports
+
+
+@pytest.mark.parametrize(("environment", "kind"), PODS)
+def test_pods_are_restricted(environment: str, kind: str) -> None:
+    assert unrestricted(pod(build(environment), kind)) == []
+
+
+@pytest.mark.parametrize(("environment", "kind"), PODS)
 @pytest.mark.parametrize(
     "field",
     [
@@ -108,8 +172,8 @@ def test_the_pod_is_restricted(environment: str) -> None:
         ("containers", 0, "securityContext", "readOnlyRootFilesystem"),
     ],
 )
-def test_one_field_less_is_noticed(field: tuple[Any, ...]) -> None:
-    spec = copy.deepcopy(pod(build("dev")))
+def test_one_field_less_is_noticed(field: tuple[Any, ...], environment: str, kind: str) -> None:
+    spec = copy.deepcopy(pod(build(environment), kind))
     place: Any = spec
     for key in field[:-1]:
         place = place[key]
@@ -140,8 +204,99 @@ def test_environments_share_neither_a_model_nor_a_port() -> None:
         for found in build(name)
         if found["kind"] == "Service"
         for port in found["spec"]["ports"]
+        if "nodePort" in port
     }
     assert len(ports) == len(ENVIRONMENTS)
+
+
+def strict(schema: Any) -> Any:
+    """Return a schema that takes no field but those that it names."""
+    if isinstance(schema, list):
+        return [strict(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(value) for key, value in schema.items()}
+    if isinstance(schema.get("properties"), dict) and not schema.get("x-kubernetes-preserve-unknown-fields"):
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def argocd() -> list[dict[str, Any]]:
+    schemas = {
+        name: strict(json.loads((SCHEMAS / f"{name.lower()}.json").read_text()))
+        for name in ("Application", "AppProject")
+    }
+    schemas["Application"]["properties"]["metadata"] = schemas["AppProject"]["properties"]["metadata"] = {}
+    objects = build("argocd")
+    for found in objects:
+        jsonschema.validate(found, schemas[found["kind"]])
+    return objects
+
+
+def test_argo_cd_takes_its_objects() -> None:
+    kinds = [found["kind"] for found in argocd()]
+    assert sorted(kinds) == ["AppProject", "Application", "Application", "Application"]
+
+
+def test_a_field_that_argo_cd_does_not_know_is_noticed() -> None:
+    schema = strict(json.loads((SCHEMAS / "application.json").read_text()))
+    found = yaml.safe_load((ROOT / "argocd" / "dev.yaml").read_text())
+    del found["metadata"]
+    jsonschema.validate({**found, "metadata": {}}, schema)
+    found["spec"]["syncPolicy"]["automatd"] = {}
+    with pytest.raises(jsonschema.ValidationError, match="automatd"):
+        jsonschema.validate({**found, "metadata": {}}, schema)
+
+
+def test_the_project_lets_its_applications_do_what_they_do() -> None:
+    objects = argocd()
+    (project,) = (found["spec"] for found in objects if found["kind"] == "AppProject")
+    kinds = {(allowed["group"], allowed["kind"]) for allowed in project["namespaceResourceWhitelist"]}
+    places = {(place["server"], place["namespace"]) for place in project["destinations"]}
+    for found in objects:
+        if found["kind"] == "Application":
+            spec = found["spec"]
+            assert spec["source"]["repoURL"] in project["sourceRepos"]
+            assert (spec["destination"]["server"], spec["destination"]["namespace"]) in places
+            for applied in build(spec["source"]["path"]):
+                group = applied["apiVersion"].rpartition("/")[0]
+                assert (group, applied["kind"]) in kinds
+                assert applied["metadata"]["namespace"] == spec["destination"]["namespace"]
+
+
+def test_dev_follows_by_itself_and_prod_waits_for_a_person() -> None:
+    policies = {found["metadata"]["name"]: found["spec"].get("syncPolicy") for found in argocd()}
+    assert policies["flops-dev"]["automated"] == {"prune": True, "selfHeal": True}
+    for name in ("flops-prod", "flops-mlflow"):
+        assert "automated" not in policies[name]
+    for name in ("flops-dev", "flops-prod", "flops-mlflow"):
+        assert policies[name]["retry"]["limit"] > 0
+        labels = policies[name]["managedNamespaceMetadata"]["labels"]
+        assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_no_secret_is_applied_and_the_template_is_no_manifest() -> None:
+    for folder in (*KINDS, "argocd"):
+        assert "Secret" not in {found["kind"] for found in build(folder)}
+    (template,) = (ROOT / "argocd").glob("*.template")
+    found = yaml.safe_load(template.read_text())
+    assert found["metadata"]["labels"] == {"argocd.argoproj.io/secret-type": "repository"}
+    kubernetes_validate.validate(found, OLDEST, strict=True)
+    assert not list(ROOT.rglob("*secret*.yaml"))
+
+
+def test_mlflow_understands_its_arguments(tmp_path: Path) -> None:
+    (container,) = pod(build("mlflow"), "Deployment")["containers"]
+    arguments = [word.replace("/data", str(tmp_path)) for word in container["args"]]
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from mlflow.cli import cli; cli.commands['server'].make_context('x', sys.argv[1:])",
+    ]
+    ended = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    tag = container["image"].rpartition(":v")[2]
+    assert f"mlflow=={tag}" in (ROOT.parent / "constraints.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

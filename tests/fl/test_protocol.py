@@ -68,10 +68,14 @@ def test_a_server_that_says_nothing_is_too_old():
 
 def test_the_release_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("FLOPS_COMMIT", "c" * 40)
-    monkeypatch.setenv("FLOPS_IMAGE_DIGEST", "sha256:" + "d" * 64)
+    monkeypatch.setenv("FLOPS_IMAGE", f"harbor.example.org/flops/server:2026-01-31-14-05-09@sha256:{'d' * 64}")
 
     assert this_release() == Release(commit="c" * 40, image="sha256:" + "d" * 64)
     assert this_contract(find_task("digits")).protocol == PROTOCOL
+    monkeypatch.setenv("FLOPS_IMAGE", "sha256:" + "d" * 64)
+    assert this_release().image == "sha256:" + "d" * 64
+    monkeypatch.setenv("FLOPS_IMAGE", "harbor.example.org/flops/server:none")
+    assert this_release().image == ""
 
 
 def test_schemas_differ_by_what_a_column_means():

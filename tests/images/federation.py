@@ -297,7 +297,7 @@ class Federation:
                 "FLOPS_TLS_CERT": "/tls/server.pem",
                 "FLOPS_TLS_KEY": "/tls/server.key",
                 "FLOPS_TERMINATION_MESSAGE": "/out/message",
-                "FLOPS_IMAGE_DIGEST": image,
+                "FLOPS_IMAGE": image,
                 "MLFLOW_TRACKING_URI": self.tracker.uri,
                 **(environment or {}),
             },

@@ -88,8 +88,11 @@ class TestInit:
 class TestInitConfig:
     @pytest.fixture
     def source(self, tmp_path: Path) -> Path:
-        image = "image: harbor.example.org/flops/server:none"
-        return make_source(tmp_path / "source", {"config-repo/dev/cronjob.yaml": image, "config-repo/README.md": "#"})
+        files = {
+            "dev/cronjob.yaml": "image: harbor.example.org/flops/server:none",
+            "argocd/dev.yaml": "repoURL: git@git.example.org:flops/config.git\ntargetRevision: main",
+        }
+        return make_source(tmp_path / "source", {f"config-repo/{name}": text for name, text in files.items()})
 
     def test_an_empty_repository_is_filled_in_one_commit(
         self, flops: Callable[..., Ended], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -97,9 +100,10 @@ class TestInitConfig:
         monkeypatch.setenv("DOCKER_REGISTRY", "other.example.org:8443")
         empty = make_bare(tmp_path / "empty.git", {})
         ended = flops("init-config", empty, "--source", source, "--json")
-        assert ended.json["files"] == ["README.md", "dev/cronjob.yaml"]
+        assert ended.json["files"] == ["argocd/dev.yaml", "dev/cronjob.yaml"]
         assert git(empty, "rev-parse", "main") == ended.json["config_commit"]
         assert show(empty, "dev/cronjob.yaml") == "image: other.example.org:8443/flops/server:none"
+        assert show(empty, "argocd/dev.yaml") == f"repoURL: {empty}\ntargetRevision: main"
         again = flops("init-config", empty, "--source", source)
         assert again.code == 2
         assert "is not empty: it has the branch main; take an empty one" in again.line
