@@ -1,22 +1,17 @@
 """One scalar of a Kubernetes manifest, changed in its text: nothing else of the file moves.
 
 The file is composed to find where the scalar stands; the new text goes in at that place, and the result is composed
-again to make sure that nothing but the scalar has another meaning now. This is the only module that imports
-ruamel.yaml.
+again to make sure that nothing but the scalar has another meaning now.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent
-
 from fl.errors import SettingsError
 from pipeline.image_name import ImageName, parse_image
+from pipeline.yaml_text import ManifestError, aliases, child, compose, decode, events, value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,14 +25,6 @@ _POD = {
     "StatefulSet": ("spec", "template", "spec"),
 }
 """Where each kind of object keeps its containers."""
-
-_BOM = "\ufeff"
-_SPACE = re.compile(r"(?<![ \t])[ \t]+(?=#|\r?$)", re.MULTILINE)
-_LARGEST = 1_000_000
-
-
-class ManifestError(SettingsError):
-    """A manifest that cannot be read or changed; names file and, where there is one, line."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +57,12 @@ def find_image(content: bytes, file: str, container: str, repository: str) -> Im
         ManifestError: it is no YAML, or not exactly one container has the name, or its image is another program's,
             or is shared with other places in the file.
     """
-    return _find(_decode(content, file), file, container, repository)
+    return _find(decode(content, file), file, container, repository)
 
 
 def set_image(content: bytes, file: str, container: str, image: ImageName) -> bytes:
     """Return the manifest with another image of the same repository; see `find_image` for the errors."""
-    text = _decode(content, file)
+    text = decode(content, file)
     field = _find(text, file, container, image.repository)
     old, new = str(field.image), str(image)
     if old == new:
@@ -88,24 +75,15 @@ def set_image(content: bytes, file: str, container: str, image: ImageName) -> by
     return content[: len(content) - len(text.encode())] + made.encode()
 
 
-def _decode(content: bytes, file: str) -> str:
-    if len(content) > _LARGEST:
-        raise ManifestError(f"{file}: has {len(content)} bytes, and no manifest has more than {_LARGEST}")
-    try:
-        return content.decode().removeprefix(_BOM)
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{file}: is not text in UTF-8") from error
-
-
 def _find(text: str, file: str, container: str, repository: str) -> ImageField:
     found = [
         (document, path)
-        for document in _compose(text, file)
+        for document in compose(text, file)
         for path in _containers(document)
-        if _value(path[-1], "name") == container
+        if value(path[-1], "name") == container
     ]
     if not found:
-        names = [n for d in _compose(text, file) for p in _containers(d) if (n := _value(p[-1], "name"))]
+        names = [n for d in compose(text, file) for p in _containers(d) if (n := value(p[-1], "name"))]
         there = f"there is {', '.join(names)}" if names else "there is none in any pod"
         raise ManifestError(f"{file}: has no container named '{container}'; {there}")
     if len(found) > 1:
@@ -115,13 +93,13 @@ def _find(text: str, file: str, container: str, repository: str) -> ImageField:
         )
     ((document, path),) = found
     line = path[-1].start_mark.line + 1
-    scalar = _child(path[-1], "image")
+    scalar = child(path[-1], "image")
     if scalar is None or scalar.id != "scalar":
-        merged = " of its own; it comes through a merge key (<<)" if _child(path[-1], "<<") is not None else ""
+        merged = " of its own; it comes through a merge key (<<)" if child(path[-1], "<<") is not None else ""
         raise ManifestError(f"{file}, line {line}: container '{container}' has no image{merged}; write one: image: …")
     line = scalar.start_mark.line + 1
-    aliases = _aliases(text)
-    shared = next((node.anchor for node in (document, *path, scalar) if node.anchor in aliases), None)
+    referred = aliases(text)
+    shared = next((node.anchor for node in (document, *path, scalar) if node.anchor in referred), None)
     if shared is not None:
         raise ManifestError(
             f"{file}, line {line}: the image of '{container}' is shared through the anchor &{shared}, and a change "
@@ -139,62 +117,16 @@ def _find(text: str, file: str, container: str, repository: str) -> ImageField:
     return ImageField(image, line, scalar.start_mark.index, scalar.end_mark.index)
 
 
-def _compose(text: str, file: str) -> list[Any]:
-    try:
-        nodes = [node for node in YAML(pure=True).compose_all(_readable(text)) if node is not None]
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}" if mark else ""
-        tab = "; YAML wants spaces there, not tabs" if "'\\t'" in str(error.problem) else ""
-        raise ManifestError(f"{file}{place}: is not YAML: {error.problem or error.context}{tab}") from error
-    except RecursionError as error:
-        raise ManifestError(f"{file}: is nested too deeply") from error
-    except (YAMLError, ValueError, AssertionError) as error:
-        raise ManifestError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
-    _check_keys(nodes, file)
-    return nodes
-
-
-def _readable(text: str) -> str:
-    """Replace tabs before a comment and at a line's end: YAML allows them, ruamel.yaml does not."""
-    return _SPACE.sub(lambda found: " " * len(found[0]), text)
-
-
-def _check_keys(nodes: list[Any], file: str) -> None:
-    """Refuse keys that a mapping has twice: some programs would take the first, some the last."""
-    seen: set[int] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node.id == "scalar" or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if node.id == "sequence":
-            waiting += node.value
-            continue
-        keys: set[str] = set()
-        for key, value in node.value:
-            if key.id == "scalar" and key.value in keys:
-                raise ManifestError(f"{file}, line {key.start_mark.line + 1}: the key '{key.value}' is there twice")
-            keys.add(key.value if key.id == "scalar" else "")
-            waiting += [key, value]
-
-
-def _aliases(text: str) -> set[str]:
-    """Return the anchors that something refers to."""
-    return {str(event.anchor) for event in YAML(pure=True).parse(_readable(text)) if isinstance(event, AliasEvent)}
-
-
 def _containers(document: Any) -> Iterator[list[Any]]:
     """Yield the path of nodes to each container, the container last; lists of objects are looked into."""
-    kind = _value(document, "kind")
+    kind = value(document, "kind")
     if kind == "List":
-        items = _child(document, "items")
+        items = child(document, "items")
         for item in items.value if items is not None and items.id == "sequence" else ():
             yield from ([items, *path] for path in _containers(item))
     path = [document]
     for key in (*_POD.get(kind, ()), "containers"):
-        node = _child(path[-1], key)
+        node = child(path[-1], key)
         if node is None:
             return
         path.append(node)
@@ -202,28 +134,9 @@ def _containers(document: Any) -> Iterator[list[Any]]:
         yield from ([*path, item] for item in path[-1].value)
 
 
-def _child(node: Any, key: str) -> Any:
-    if node.id != "mapping":
-        return None
-    return next((value for name, value in node.value if name.id == "scalar" and name.value == key), None)
-
-
-def _value(node: Any, key: str) -> str:
-    child = _child(node, key)
-    return str(child.value) if child is not None and child.id == "scalar" else ""
-
-
 def _check_alone(before: str, after: str, file: str, line: int, new: str) -> None:
     """Make sure that one scalar has another value and all else its old one."""
-    old, made = _events(before), _events(after)
+    old, made = events(before), events(after)
     changed = [b for a, b in zip(old, made, strict=False) if a != b]
     if len(old) != len(made) or [value for *_, value in changed] != [new]:
         raise ManifestError(f"{file}, line {line}: the image cannot be changed alone; write it on a line of its own")
-
-
-def _events(text: str) -> list[tuple[Any, ...]]:
-    """Return what a file says in order, without where it says it."""
-    what = ("anchor", "tag", "style", "flow_style", "value")
-    return [
-        (type(e).__name__, *(getattr(e, name, None) for name in what)) for e in YAML(pure=True).parse(_readable(text))
-    ]
