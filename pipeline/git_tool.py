@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError, SettingsError
 from pipeline.git_environment import forget_callers, plain
-from pipeline.git_words import SECONDS, explain_refusal, explain_words, public
+from pipeline.git_words import SECONDS, RepositoryRefused, explain_refusal, explain_words, public
 
 # Without git the import would fail; with this, the first use of it does.
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -77,6 +77,18 @@ def remote_branches(repository: Repo) -> list[str]:
     except git.GitError as error:
         raise _explain(error, remote.url, "") from error
     return [line.partition("refs/heads/")[2] for line in str(listed).splitlines()]
+
+
+def remote_head(repository: Repo, branch: str) -> str:
+    """Return the commit that a branch of the other side is at; see `fetch` for the errors."""
+    remote = repository.remote(_REMOTE)
+    try:
+        listed = str(repository.git.ls_remote(remote.name, head(branch), kill_after_timeout=SECONDS))
+    except git.GitError as error:
+        raise _explain(error, remote.url, branch) from error
+    if not listed:
+        raise RepositoryRefused(f"{public(remote.url)}: has no branch '{branch}'")
+    return listed.split(maxsplit=1)[0]
 
 
 def fetch(repository: Repo, branch: str, *, depth: int | None) -> None:
