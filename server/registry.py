@@ -244,6 +244,20 @@ class Registry:
         except (MlflowException, OSError) as error:
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
 
+    def aliased(self, name: str, alias: str) -> ModelVersion | None:
+        """Return the version that an alias names; None where there is no such model, alias or version.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        try:
+            return _version(self._client.get_model_version_by_alias(name, alias))
+        except (MlflowException, OSError) as error:
+            code = getattr(error, "error_code", "")
+            if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and alias in str(error)):
+                return None
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+
     def made_by(self, name: str, run_id: str) -> ModelVersion | None:
         """Return the version that a run made, or None."""
         try:

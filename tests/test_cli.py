@@ -17,12 +17,13 @@ from fl import cli
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = ("doctor", "init", "init-config", "promote", "release", "resume", "rollback", "status")
-COMMANDS = ("deal", "run", "strategies", "tasks", *PIPELINE)
+LOOP = ("down", "up")
+COMMANDS = ("deal", "run", "strategies", "tasks", *PIPELINE, *LOOP)
 CLIENT = ("check", "health", "keygen", "receipts", "start")
-SERVER = ("certificate", "health", "round", "verify")
+SERVER = ("certificate", "health", "round", "serve", "verify")
 EVERY = (*COMMANDS, *(f"client {name}" for name in CLIENT), *(f"server {name}" for name in SERVER))
 PAGES = {"run": "run.md", "deal": "data.md", "client": "hospital.md", "server": "server.md"}
-PAGES |= dict.fromkeys(PIPELINE, "releases.md")
+PAGES |= dict.fromkeys(PIPELINE, "releases.md") | dict.fromkeys(LOOP, "loop.md")
 """Where the options of a command, or of a group's, are documented."""
 
 

@@ -12,6 +12,7 @@ server = LazyGroup(
         "certificate": "server.commands.certificate:certificate",
         "health": "server.commands.health:health",
         "round": "server.commands.round:round_",
+        "serve": "server.commands.serve:serve",
         "verify": "server.commands.verify:verify",
     },
 )

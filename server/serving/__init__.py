@@ -1,0 +1,1 @@
+"""The prediction API: the champion of the model registry over HTTP."""

@@ -1,0 +1,184 @@
+"""The prediction API over a real registry."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+
+from fl.errors import FlopsError
+from fl.model import initial_state
+from fl.tasks import find_task
+from server.recording import CHAMPION
+from server.registry import Registry
+from server.serving.api import MOST_EXAMPLES, create_api
+from server.serving.champion import Champion
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fl.tasks.base import Task
+    from server.registry import ModelVersion
+
+    Serve = Callable[..., httpx.Client]
+
+MODEL = "flops-test"
+
+
+@pytest.fixture
+def registry(here: Path) -> Registry:
+    return Registry()
+
+
+def register(registry: Registry, task: Task, seed: int = 0) -> ModelVersion:
+    with registry.run("test", {}) as log:
+        made = registry.register(log, MODEL, task, initial_state(task, seed), {"commit": "c" * 40})
+    registry.set_alias(made, CHAMPION)
+    return made
+
+
+def loaded() -> Champion:
+    champion = Champion(MODEL, CHAMPION, 3600)
+    champion.look()
+    champion.problem = ""
+    return champion
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., httpx.Client]]:
+    """Serve a champion for real, on loopback."""
+    stack = contextlib.ExitStack()
+
+    def start(champion: Champion, *, follows: bool = False) -> httpx.Client:
+        if not follows:  # The thread that follows the champion is another test's.
+            champion.start = lambda: None  # type: ignore[method-assign]
+        server = uvicorn.Server(uvicorn.Config(create_api(champion), port=0, log_level="warning"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        end = time.monotonic() + 20
+        while not server.started:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        (socket,) = server.servers[0].sockets
+        stack.callback(thread.join, 20)
+        stack.callback(setattr, server, "should_exit", True)
+        address = f"http://127.0.0.1:{socket.getsockname()[1]}"
+        return stack.enter_context(httpx.Client(base_url=address, trust_env=False))
+
+    with stack:
+        yield start
+
+
+def digits(count: int = 1) -> list[Any]:
+    task = find_task("digits")
+    assert task.load is not None
+    return np.asarray(task.load().x[:count]).tolist()
+
+
+def test_digits_are_told_with_probabilities_and_version(registry: Registry, serve: Serve) -> None:
+    register(registry, find_task("digits"))
+    api = serve(loaded())
+    for examples in (digits(1), digits(3)):
+        told = api.post("/predict", json={"inputs": examples}).json()
+        assert (told["model"], told["version"], len(told["predictions"])) == (MODEL, 1, len(examples))
+        for row in told["predictions"]:
+            assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+            assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
+    assert api.get("/model").json()["tags"]["commit"] == "c" * 40
+    assert api.get("/health/ready").json() == {"ready": True, "version": 1, "problem": ""}
+
+
+def test_rows_of_a_table_are_told(registry: Registry, serve: Serve) -> None:
+    task = find_task("breast-cancer")
+    register(registry, task)
+    api = serve(loaded())
+    row = {column.name: 1.0 for column in task.schema.columns}
+    told = api.post("/predict", json={"inputs": [row, row]}).json()
+    assert len({json.dumps(one) for one in told["predictions"]}) == 1
+    name = task.schema.columns[0].name
+    for wrong, words in (
+        ({**row, "age of the moon": 1}, "row 1, column 'age of the moon': the schema does not know it"),
+        ({**row, name: "much"}, f"column '{name}'"),
+        ([1, 2], "an object with a value for each column"),
+    ):
+        answer = api.post("/predict", json={"inputs": [wrong]})
+        assert answer.status_code == 422, answer.text
+        assert words in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"inputs": [[NaN]]}', 422),
+        (b'{"inputs": [["a"]]}', 422),
+        (b'{"inputs": []}', 422),
+        (b'{"inputs": "x"}', 422),
+        (b'{"inputs": [{"a": 1}]}', 422),
+        (b'{"inputs": [[1, 2], [3]]}', 422),
+        (b'{"inputs": [null]}', 422),
+        (b"{", 422),
+        (b"", 422),
+        (json.dumps({"inputs": [0] * (MOST_EXAMPLES + 1)}).encode(), 422),
+    ],
+)
+def test_what_does_not_fit_is_refused(registry: Registry, serve: Serve, body: bytes, status: int) -> None:
+    register(registry, find_task("digits"))
+    api = serve(loaded())
+    answer = api.post("/predict", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+
+
+def test_an_image_of_the_wrong_size_is_refused(registry: Registry, serve: Serve) -> None:
+    register(registry, find_task("digits"))
+    answer = serve(loaded()).post("/predict", json={"inputs": [[0.5] * 100]})
+    assert answer.status_code == 422
+    assert "shape" in answer.json()["detail"]
+
+
+def test_without_a_champion_it_says_what_to_do(registry: Registry, serve: Serve) -> None:
+    champion = Champion(MODEL, CHAMPION, 3600)
+    with pytest.raises(FlopsError, match="has no champion yet: a job of the global server makes one"):
+        champion.look()
+    champion.problem = "no champion"
+    api = serve(champion)
+    assert api.get("/health/live").status_code == 200
+    for answer in (api.get("/health/ready"), api.get("/model"), api.post("/predict", json={"inputs": digits()})):
+        assert answer.status_code == 503
+
+
+def test_a_moved_champion_is_followed_and_one_that_does_not_load_is_not(registry: Registry, serve: Serve) -> None:
+    task = find_task("digits")
+    register(registry, task, 1)
+    champion = loaded()
+    second = register(registry, task, 2)
+    champion.look()
+    assert champion.served is not None
+    assert champion.served.version.version == 2
+    third = register(registry, task, 3)
+    (weights,) = (Path(third.source.removeprefix("file://")) / "data").rglob("*.safetensors")
+    weights.write_bytes(b"none")
+    with pytest.raises(FlopsError):
+        champion.look()
+    champion.problem = "does not load"
+    api = serve(champion)
+    assert api.post("/predict", json={"inputs": digits()}).json()["version"] == second.version
+    assert api.get("/health/ready").json() == {"ready": True, "version": 2, "problem": "does not load"}
+
+
+def test_its_thread_finds_the_champion(registry: Registry, serve: Serve) -> None:
+    register(registry, find_task("digits"))
+    champion = Champion(MODEL, CHAMPION, 0.05)
+    api = serve(champion, follows=True)
+    end = time.monotonic() + 20
+    while api.get("/health/ready").status_code != 200:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert api.post("/predict", json={"inputs": digits()}).json()["version"] == 1
