@@ -1,0 +1,81 @@
+"""A clone of what is committed, with all that a release of it needs, on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.images.build import ROOT, commit
+from tests.pipeline.registry_server import PASSWORD, USER
+from tests.pipeline.repositories import git, make_bare, show
+
+if TYPE_CHECKING:
+    from tests.pipeline.registry_server import RegistryServer
+    from tests.pipeline.ssh_server import SshServer
+
+
+class Site:
+    """A clone of what is committed, a config repository behind SSH, and the environment of a runner."""
+
+    def __init__(self, folder: Path, registry: RegistryServer, ssh: SshServer, base_image: str, wheels: Path) -> None:
+        self.folder, self.registry = folder, registry
+        self.source = folder / "source"
+        git(folder, "clone", "-q", str(ROOT), str(self.source))
+        git(self.source, "checkout", "-q", "-B", "main", commit())
+        self.config = make_bare(folder / "config.git", {})
+        ssh.know()
+        self.secrets = {
+            "DOCKER_REGISTRY": registry.host,
+            "IMAGE_REPO": "flops",
+            "HARBOR_USERNAME": USER,
+            "HARBOR_PASSWORD": PASSWORD,
+            "FLOPS_CONFIG_REPOSITORY": ssh.url(self.config),
+            "SSH_PRIVATE_KEY": ssh.key.read_text(),
+            "SSH_KNOWN_HOSTS": ssh.known_hosts.read_text(),
+        }
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPS_", "GITHUB_", "MLFLOW_", "GIT_DIR"))}
+        self.environment = {
+            **clean,
+            "FLOPS_BASE_IMAGE": base_image,
+            "FLOPS_PIP_FLAGS": "--no-index",
+            "FLOPS_WHEELS": str(wheels),
+            "FLOPS_BUILD_NETWORK": "none",
+            "FLOPS_VENV": str(folder / "venv"),
+            "XDG_STATE_HOME": str(folder / "state"),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
+
+    def flops(self, *words: str) -> str:
+        command = [sys.executable, "-m", "fl.cli", *words]
+        ended = subprocess.run(
+            command, cwd=self.source, env={**self.environment, **self.secrets}, capture_output=True, text=True
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    def push(self) -> str:
+        """Run the workflow as a push to main does; returns what the runner printed."""
+        secrets = self.folder / "secrets"
+        # Such files replace variables in values, too.
+        quoted = {name: json.dumps(value).replace("$", "\\$") for name, value in self.secrets.items()}
+        secrets.write_text("".join(f"{name}={value}\n" for name, value in quoted.items()))
+        command = [str(Path(sys.executable).with_name("act")), "push", "-P", "self-hosted=-self-hosted"]
+        ended = subprocess.run(
+            [*command, "--secret-file", str(secrets)],
+            cwd=self.source,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert ended.returncode == 0, ended.stdout[-6000:]
+        assert PASSWORD not in ended.stdout
+        return ended.stdout
+
+    def record(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(show(self.config, "dev/release.json"))
+        return found
