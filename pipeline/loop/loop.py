@@ -216,7 +216,7 @@ class Loop:
             "environment": self.wishes.environment,
             "config_commit": seen.desired.commit if seen else "",
             "tracking": self.supplies.tracking,
-            "problems": [problem for problem in (self.watch.problem, *self.troubles.all()) if problem],
+            "problems": [p for p in (self.watch.problem, *self.troubles.all(), *self.runner.pulls.problems()) if p],
             "next_rounds": {
                 name: next(next_times(job, now)).isoformat() for name, job in jobs.items() if not job.spec.suspend
             },

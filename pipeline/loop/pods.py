@@ -282,6 +282,7 @@ class Pods:
         # A volume is filled through a container, which need not run.
         helper = self.client.api.create_container(
             image,
+            ["nothing"],
             labels={**self.labels, _ROLE: _FILES},
             volumes=[files.path],
             host_config=self.client.api.create_host_config(binds={name: {"bind": files.path, "mode": "rw"}}),

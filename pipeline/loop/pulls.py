@@ -43,6 +43,11 @@ class Pulls:
         with self._lock:
             return self._failed.get(image, ("", 0.0, 0.0))[0]
 
+    def problems(self) -> list[str]:
+        """Return why images could not be fetched."""
+        with self._lock:
+            return [f"image {image}: {problem}" for image, (problem, _, _) in self._failed.items()]
+
     def forget(self) -> None:
         """Ask the engine anew: it was away, or an image was removed."""
         with self._lock:

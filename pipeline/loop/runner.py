@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
@@ -13,7 +14,6 @@ from pipeline.loop.rounds import ended, line, release_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from datetime import datetime
 
     from pipeline.loop.objects import Container, CronJob
     from pipeline.loop.plan import PodPlan
@@ -113,6 +113,8 @@ class Runner:
                         again = self._again(ours, attempt) if attempt > 1 else ""
                         self.say(f"{name}: starts with {release_of(made.image) or made.image}{again}")
                 case keep.Replace(pod):
+                    if made is not None and wanted and pod.id not in self._ending and not self._here(made):
+                        continue  # What runs is better than what cannot be had.
                     if pod.id not in self._ending:
                         self.say(f"{name}: is replaced" if wanted else f"{name}: is ended")
                     self.end(pod, made.grace if made else 20)
@@ -179,11 +181,7 @@ class Runner:
 
     def _start(self, made: PodPlan, *, attempt: int, due: datetime | None = None) -> bool:
         about = f"start {made.owner}"
-        if not self.pulls.ready(made.image):
-            if not self.pulls.problem(made.image):
-                self._once(f"pull {made.image}", f"{made.owner}: fetches {made.image}")
-            return False
-        if not self.troubles.may(about):
+        if not self._here(made) or not self.troubles.may(about):
             return False
         try:
             self.pods.start(made, commit=self.commit, attempt=attempt, due=due)
@@ -193,6 +191,14 @@ class Runner:
             return False
         self.troubles.clear(about)
         return True
+
+    def _here(self, made: PodPlan) -> bool:
+        """Tell whether a pod's image is here; where it is not, it is fetched."""
+        if self.pulls.ready(made.image):
+            return True
+        if not self.pulls.problem(made.image):
+            self._once(f"pull {made.image}", f"{made.owner}: fetches {made.image}")
+        return False
 
     def _again(self, ours: Sequence[Pod], attempt: int) -> str:
         """Say why something starts again, and how long the next start would wait."""
@@ -218,5 +224,8 @@ def stay(hospital: PodPlan, pods: Sequence[Pod]) -> PodPlan:
 
 
 def clock(moment: datetime | None) -> str:
-    """Return a time of day, of this machine's zone."""
-    return f"{moment.astimezone():%H:%M:%S}" if moment else "?"
+    """Return a time of day, of this machine's zone, with the day where it is another one."""
+    if moment is None:
+        return "?"
+    near = abs(moment - datetime.now(UTC)) < timedelta(hours=24)
+    return f"{moment.astimezone():{'%H:%M:%S' if near else '%Y-%m-%d %H:%M:%S'}}"

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
 PATIENCE = 120.0
@@ -67,6 +67,12 @@ class Up:
         assert ended.returncode == 0, ended.stderr
         found: dict[str, Any] = json.loads(ended.stdout)
         return found
+
+    def shows(self, what: Callable[[dict[str, Any]], Any], *, seconds: float = 20) -> None:
+        """Wait until the status shows something: it follows what is said by a second."""
+        end = time.monotonic() + seconds
+        while not what(found := self.status()):
+            assert time.monotonic() < end, found
 
     def kill(self) -> None:
         """End it as nobody would want it to."""

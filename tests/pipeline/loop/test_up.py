@@ -1,0 +1,328 @@
+"""`flops up` and `flops down` on a real engine, with pods that are small programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.images.base import MissingPartError, make_base
+from tests.pipeline.loop.process import Up
+from tests.pipeline.registry_server import PASSWORD, USER
+from tests.pipeline.repositories import add_commit, git, make_bare
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from docker import DockerClient
+    from docker.models.containers import Container
+
+    from tests.pipeline.registry_server import RegistryServer
+
+pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.timeout(400)]
+
+SLEEPS = "import signal, time; signal.signal(15, lambda *_: exit(0)); print('here', flush=True); time.sleep(3600)"
+FAILS = "import sys; print('no luck'); sys.exit(3)"
+
+
+@pytest.fixture(scope="module")
+def image(engine: DockerClient, registry: RegistryServer) -> str:
+    """A small image with Python in the registry, by its digest."""
+    try:
+        base = make_base(engine)
+    except MissingPartError as missing:
+        if os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    repository, tag = f"{registry.host}/flops/server", "2026-01-31-14-05-09"
+    engine.images.get(base).tag(repository, tag)
+    account = {"username": USER, "password": PASSWORD}
+    for line in engine.api.push(repository, tag, stream=True, decode=True, auth_config=account):
+        assert "error" not in line, line
+        if digest := line.get("aux", {}).get("Digest"):
+            return f"{repository}:{tag}@{digest}"
+    raise AssertionError("no digest")
+
+
+def deployment(name: str, image: str, program: str, **more: Any) -> str:
+    """A Deployment that runs a program of Python."""
+    container = {
+        "name": name,
+        "image": image,
+        "command": ["python3", "-c"],
+        "args": [program],
+        "volumeMounts": [
+            {"name": "federation", "mountPath": "/etc/federation", "readOnly": True},
+            {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108
+        ],
+        "securityContext": {"readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
+        **more,
+    }
+    pod = {
+        "terminationGracePeriodSeconds": 3,
+        "securityContext": {"runAsUser": 10001, "runAsGroup": 10001, "fsGroup": 10001},
+        "containers": [container],
+        "volumes": [
+            {"name": "federation", "configMap": {"name": "federation", "defaultMode": 0o440}},
+            {"name": "scratch", "emptyDir": {}},
+        ],
+    }
+    labels = {"app": name}
+    return json.dumps(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": name},
+            "spec": {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}},
+        }
+    )
+
+
+def cron_job(image: str, program: str, **job: Any) -> str:
+    """A CronJob that is due every minute."""
+    pod = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 2,
+        "containers": [
+            {"name": "global-server", "image": image, "command": ["python3", "-c"], "args": [program]},
+        ],
+    }
+    return json.dumps(
+        {
+            "apiVersion": "batch/v1",
+            "kind": "CronJob",
+            "metadata": {"name": "global-server"},
+            "spec": {
+                "schedule": "* * * * *",
+                "concurrencyPolicy": "Forbid",
+                "jobTemplate": {"spec": {"backoffLimit": 0, **job, "template": {"spec": pod}}},
+            },
+        }
+    )
+
+
+class Place:
+    """A config repository and its loop."""
+
+    def __init__(self, folder: Path, image: str) -> None:
+        self.folder, self.image = folder, image
+        self.config = make_bare(folder / "config.git", {})
+        self.state = folder / "loop"
+        self.never = cron_job(image, "pass").replace("* * * * *", "0 0 29 2 *")
+        self.secret("server-tls", **{"tls.crt": "C", "tls.key": "K", "ca.crt": "A"})
+        self._up: Up | None = None
+
+    def secret(self, secret: str, **files: str) -> None:
+        place = self.state / "secrets" / secret
+        place.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (place / name).write_text(text)
+
+    def push(self, **objects: str) -> str:
+        """Push an environment of some objects; returns the commit."""
+        objects = {"global_server": self.never, **objects}
+        files = {f"dev/{name}.yaml": text for name, text in objects.items()}
+        files["dev/federation.toml"] = 'task = "digits"\n'
+        files["dev/kustomization.yaml"] = json.dumps(
+            {
+                "resources": [f"{name}.yaml" for name in objects],
+                "configMapGenerator": [{"name": "federation", "files": ["federation.toml"]}],
+            }
+        )
+        return add_commit(self.config, files, "change")
+
+    def up(self, *words: str) -> Up:
+        environment = {"HARBOR_USERNAME": USER, "HARBOR_PASSWORD": PASSWORD}
+        words = (str(self.config), "--every", "0.5", "--tracking", "http://none.invalid", *words)
+        self._up = Up(self.folder, self.state, *words, environment=environment)
+        return self._up
+
+    def close(self) -> None:
+        if self._up is not None:
+            self._up.stop()
+            self._up.down("--purge")
+
+
+@pytest.fixture
+def place(tmp_path: Path, image: str) -> Iterator[Place]:
+    made = Place(tmp_path, image)
+    yield made
+    made.close()
+
+
+def find(engine: DockerClient, owner: str) -> Container:
+    (found,) = engine.containers.list(filters={"label": [f"io.flops.up.owner={owner}"]})
+    return found
+
+
+def test_it_keeps_running_what_shall_run_and_leaves_nothing(place: Place, engine: DockerClient) -> None:
+    stranger = engine.containers.create(place.image.partition("@")[0], ["true"], labels={"io.flops.up": "another"})
+    try:
+        place.push(steady=deployment("steady", place.image, SLEEPS), hasty=deployment("hasty", place.image, FAILS))
+        up = place.up()
+        up.wait("steady: starts with 2026-01-31-14-05-09")
+        up.wait("hasty: starts with .* again, for it ended with exit code 3: no luck")
+        up.shows(lambda status: ("steady", "ready") in [(pod["owner"], pod["state"]) for pod in status["pods"]])
+        up.wait("hasty: starts with .* again, for it ended with exit code 3: .* the next start waits 20 s")
+        up.shows(lambda status: any("ended (3), starts again in" in pod["state"] for pod in status["pods"]))
+
+        container = find(engine, "steady")
+        code, printed = container.exec_run(["sh", "-c", "cat /etc/federation/federation.toml; id -u; touch /etc/x"])
+        assert (code, printed.decode().splitlines()[:2]) == (1, ['task = "digits"', "10001"])
+        _, listed = container.exec_run(["stat", "-c", "%a %g", "/etc/federation/federation.toml"])
+        assert listed.decode().split() == ["440", "10001"]
+        code, _ = container.exec_run(["sh", "-c", "echo x > /etc/federation/federation.toml"], user="0")
+        assert code != 0
+
+        second = subprocess.run(
+            [sys.executable, "-m", "fl.cli", "up", str(place.config), "--state", str(place.state)],
+            capture_output=True,
+            text=True,
+            cwd=place.folder,
+        )
+        assert second.returncode == 1
+        assert f"another 'flops up' (process {up.process.pid}) works with" in second.stderr
+
+        up.kill()
+        assert engine.containers.get(container.id).status == "running"
+        assert up.status()["running"] is False
+        up.start()
+        up.wait("goes on with what runs already: steady")
+        up.wait("config [0-9a-f]{8}: ")
+        assert find(engine, "steady").id == container.id
+
+        assert up.stop() == 130
+        ours = {"label": ["io.flops.up"]}
+        assert [c.id for c in engine.containers.list(all=True, filters=ours)] == [stranger.id]
+        assert not [n for n in engine.networks.list(filters=ours) if n.name.startswith("flops-up")]
+    finally:
+        stranger.remove()
+
+
+def test_what_a_killed_one_left_is_removed_from_outside(place: Place, engine: DockerClient) -> None:
+    place.push(steady=deployment("steady", place.image, SLEEPS))
+    up = place.up()
+    up.wait("steady: starts")
+    up.kill()
+    assert "1 containers removed" in up.down()
+    assert not engine.containers.list(all=True, filters={"label": ["io.flops.up.owner=steady"]})
+    assert "nothing was left" in up.down("--purge")
+    assert not place.state.exists()
+
+
+def test_a_commit_that_is_not_understood_and_a_repository_that_is_away(place: Place, engine: DockerClient) -> None:
+    good = place.push(steady=deployment("steady", place.image, SLEEPS))
+    up = place.up()
+    up.wait("steady: starts")
+    container = find(engine, "steady")
+    bad = place.push(steady="kind: Pod\n")
+    up.wait(rf"config {bad[:8]}: dev/steady.yaml, line 1: kind 'Pod' is not understood.*; {good[:8]} stays in charge")
+    place.push(steady="a: [\n")
+    up.wait(r"dev/steady.yaml, line 2: is not YAML")
+    up.shows(lambda status: any("is not YAML" in problem for problem in status["problems"]))
+    assert up.status()["config_commit"] == good
+    place.config.rename(place.folder / "away")
+    up.wait("there is no git repository|no such repository|does not appear to be a git repository")
+    said = up.said
+    assert find(engine, "steady").id == container.id
+    (place.folder / "away").rename(place.config)
+    git(place.config, "update-ref", "refs/heads/main", good)
+    up.wait("the config repository is read again")
+    assert up.said.count("git repository") == said.count("git repository") == 1
+    up.shows(lambda status: status["problems"] == [])
+
+
+def test_an_image_that_is_missing_leaves_what_runs(place: Place, engine: DockerClient) -> None:
+    place.push(steady=deployment("steady", place.image, SLEEPS))
+    up = place.up()
+    up.wait("steady: starts")
+    container = find(engine, "steady")
+    missing = place.image.partition("@")[0] + "@sha256:" + "0" * 64
+    place.push(steady=deployment("steady", missing, SLEEPS))
+    up.wait(r"image \S+@sha256:0+: .*; it is tried again")
+    assert find(engine, "steady").id == container.id
+    up.shows(lambda status: any("0" * 64 in problem for problem in status["problems"]))
+    place.push(steady=deployment("steady", place.image, SLEEPS.replace("here", "there")))
+    up.wait("steady: is replaced")
+    up.wait("steady: starts with")
+    assert find(engine, "steady").id != container.id
+
+
+def test_a_secret_is_waited_for(place: Place, engine: DockerClient) -> None:
+    wants = deployment("steady", place.image, SLEEPS, envFrom=[{"secretRef": {"name": "words"}}])
+    place.push(steady=wants)
+    up = place.up()
+    up.wait(r"steady waits: secret 'words' is missing; put its files into .*/secrets")
+    place.secret("words", WORD="open sesame")
+    up.wait("steady: starts with")
+    assert "WORD=open sesame" in find(engine, "steady").attrs["Config"]["Env"]
+
+
+def test_a_port_that_is_taken_is_told_and_waited_for(place: Place, engine: DockerClient) -> None:
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "steady"},
+        "spec": {"type": "NodePort", "selector": {"app": "steady"}, "ports": [{"port": 8000, "nodePort": 30899}]},
+    }
+    holder = engine.containers.run(
+        place.image.partition("@")[0],
+        ["sleep", "600"],
+        detach=True,
+        ports={"1/tcp": ("127.0.0.1", 30899)},
+        init=True,
+    )
+    try:
+        place.push(steady=deployment("steady", place.image, SLEEPS), service=json.dumps(service))
+        up = place.up()
+        up.wait("steady cannot be started: a port of this machine is taken by somebody else")
+    finally:
+        holder.remove(force=True)
+    up.wait("steady: starts with")
+
+
+@pytest.mark.slow
+def test_jobs_start_when_they_are_due_and_end_in_time(place: Place, engine: DockerClient) -> None:
+    program = "import json; print(json.dumps({'outcome': 'registered', 'model': 'm', 'version': 7, 'rounds': 2}))"
+    place.push(global_server=cron_job(place.image, program))
+    up = place.up()
+    up.wait(r"round \d\d:\d\d:00: starts with server 2026-01-31-14-05-09")
+    up.wait(r"round \d\d:\d\d:00: registered m version 7: 2 rounds")
+    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3600)"
+    place.push(global_server=cron_job(place.image, stubborn, activeDeadlineSeconds=3))
+    up.wait("starts with server")
+    up.wait("runs longer than activeDeadlineSeconds, and is ended")
+    up.wait("failed with exit code 137: it ran longer than activeDeadlineSeconds")
+    assert [row["outcome"] for row in up.status()["rounds"]] == ["registered", "failed"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk")
+def test_a_disk_that_is_full_stops_nothing_for_good(place: Place, engine: DockerClient) -> None:
+    small = place.folder / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], check=True)
+    try:
+        shutil.move(place.state, small / "loop")
+        place.state = small / "loop"
+        place.push(steady=deployment("steady", place.image, SLEEPS))
+        up = place.up()
+        up.wait("steady: starts")
+        filler = small / "filler"
+        with filler.open("wb") as file:
+            subprocess.run(["dd", "if=/dev/zero", "bs=4k"], stdout=file, stderr=subprocess.DEVNULL)
+        commit = place.push(steady=deployment("steady", place.image, SLEEPS.replace("here", "there")))
+        up.wait("No space left on device")
+        assert find(engine, "steady").status == "running"
+        filler.unlink()
+        up.wait(f"config {commit[:8]}")
+        up.wait("steady: starts")
+        place.close()
+    finally:
+        subprocess.run(["umount", "-l", str(small)], check=True)
