@@ -7,6 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +21,6 @@ from tests.pipeline.repositories import add_commit, git, make_bare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from docker import DockerClient
     from docker.models.containers import Container
@@ -137,8 +139,9 @@ class Place:
         )
         return add_commit(self.config, files, "change")
 
-    def up(self, *words: str) -> Up:
+    def up(self, *words: str, host: str = "") -> Up:
         environment = {"HARBOR_USERNAME": USER, "HARBOR_PASSWORD": PASSWORD}
+        environment |= {"DOCKER_HOST": host} if host else {}
         words = (str(self.config), "--every", "0.5", "--tracking", "http://none.invalid", *words)
         self._up = Up(self.folder, self.state, *words, environment=environment)
         return self._up
@@ -147,6 +150,7 @@ class Place:
         if self._up is not None:
             self._up.stop()
             self._up.down("--purge")
+            self._up = None
 
 
 @pytest.fixture
@@ -326,3 +330,54 @@ def test_a_disk_that_is_full_stops_nothing_for_good(place: Place, engine: Docker
         place.close()
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
+
+
+class OtherEngine:
+    """A Docker Engine of its own beside the machine's, which may be ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.host = f"unix://{folder}/engine.sock"
+        self.start()
+
+    def start(self) -> None:
+        command = ["dockerd", "--host", self.host, "--bridge", "none", "--iptables=false"]
+        for name in ("data-root", "exec-root", "pidfile"):
+            command += [f"--{name}", str(self._folder / name)]
+        with (self._folder / "engine.log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        end = time.monotonic() + 60
+        while subprocess.run(["docker", "--host", self.host, "version"], capture_output=True).returncode:
+            assert self._process.poll() is None, (self._folder / "engine.log").read_text()[-2000:]
+            assert time.monotonic() < end
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(60)
+
+
+@pytest.fixture
+def other_engine() -> Iterator[OtherEngine]:
+    if os.geteuid() != 0 or not shutil.which("dockerd"):
+        pytest.skip("needs dockerd, and root to run it")
+    with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
+        made = OtherEngine(Path(folder))
+        yield made
+        made.stop()
+
+
+@pytest.mark.slow
+def test_an_engine_that_is_restarted_underneath(place: Place, other_engine: OtherEngine) -> None:
+    place.push(steady=deployment("steady", place.image, SLEEPS))
+    up = place.up(host=other_engine.host)
+    up.wait("steady: starts")
+    other_engine.stop()
+    up.wait("Docker Engine does not answer, what runs is not followed")
+    up.shows(lambda status: status["running"])
+    other_engine.start()
+    up.wait("Docker Engine answers again")
+    up.wait("steady: starts")
+    up.shows(lambda status: [pod["state"] for pod in status["pods"]][-1] in ("running", "ready"))
+    assert up.said.count("does not answer") == 1
+    place.close()  # While there is an engine.
