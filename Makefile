@@ -5,6 +5,8 @@ VENV ?= .venv
 PIP_FLAGS ?=
 # Further words for the federation: make federation FEDERATION_FLAGS="--rounds 10"
 FEDERATION_FLAGS ?=
+# Further words for the demo: make demo DEMO_FLAGS=--keep
+DEMO_FLAGS ?=
 # Further words for the release: make release RELEASE_FLAGS=--dry-run
 RELEASE_FLAGS ?=
 # Further words for pytest: make test PYTEST_FLAGS="-k partition"
@@ -12,7 +14,7 @@ PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
-.PHONY: help run federation release release-setup test test-images test-federation lint types layers check bench clean
+.PHONY: help run federation demo release release-setup test test-images test-federation lint types layers check bench clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
@@ -22,6 +24,9 @@ run: $(VENV)/.run ## Set up, run a federation on real data, register its global 
 
 federation: $(VENV)/.run ## Set up, run a server and three hospitals as separate processes, with TLS and keys
 	$(BIN)/python examples/federation.py $(FEDERATION_FLAGS)
+
+demo: $(VENV)/.run $(VENV)/.pipeline ## Set up, show the loop: push, release, next round, a bad commit, a rollback; needs Docker Engine
+	@$(BIN)/python examples/demo.py $(DEMO_FLAGS)
 
 release: $(VENV)/.pipeline ## Set up the release pipeline alone, release the current commit (docs/releases.md)
 	@$(BIN)/flops release $(RELEASE_FLAGS)
