@@ -336,12 +336,15 @@ class OtherEngine:
     """A Docker Engine of its own beside the machine's, which may be ended."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._bridge = folder, f"flops{os.getpid() % 100_000}"
         self.host = f"unix://{folder}/engine.sock"
+        # One of its own: told to have none, it would remove the machine's docker0.
+        subprocess.run(["ip", "link", "add", self._bridge, "type", "bridge"], check=True)
+        subprocess.run(["ip", "address", "add", "10.213.117.1/24", "dev", self._bridge], check=True)
         self.start()
 
     def start(self) -> None:
-        command = ["dockerd", "--host", self.host, "--bridge", "none", "--iptables=false"]
+        command = ["dockerd", "--host", self.host, "--bridge", self._bridge, "--iptables=false"]
         for name in ("data-root", "exec-root", "pidfile"):
             command += [f"--{name}", str(self._folder / name)]
         with (self._folder / "engine.log").open("ab") as log:
@@ -356,15 +359,19 @@ class OtherEngine:
         self._process.terminate()
         self._process.wait(60)
 
+    def close(self) -> None:
+        self.stop()
+        subprocess.run(["ip", "link", "delete", self._bridge], check=True)
+
 
 @pytest.fixture
 def other_engine() -> Iterator[OtherEngine]:
-    if os.geteuid() != 0 or not shutil.which("dockerd"):
-        pytest.skip("needs dockerd, and root to run it")
+    if os.geteuid() != 0 or not shutil.which("dockerd") or not shutil.which("ip"):
+        pytest.skip("needs dockerd and ip, and root to run them")
     with tempfile.TemporaryDirectory(prefix="engine-", ignore_cleanup_errors=True) as folder:
         made = OtherEngine(Path(folder))
         yield made
-        made.stop()
+        made.close()
 
 
 @pytest.mark.slow
