@@ -1,0 +1,89 @@
+"""The demo of the README: from nothing to a rollback, and nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.images.build import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from docker import DockerClient
+
+pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.timeout(1200)]
+
+
+@pytest.fixture
+def demo(tmp_path: Path, base_image: str, wheels: Path) -> Iterator[subprocess.Popen[str]]:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPS_", "GITHUB_", "MLFLOW_"))}
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "demo.py")],
+        cwd=tmp_path,
+        env={
+            **clean,
+            "FLOPS_BASE_IMAGE": base_image,
+            "FLOPS_PIP_FLAGS": "--no-index",
+            "FLOPS_WHEELS": str(wheels),
+            "FLOPS_BUILD_NETWORK": "none",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def left(engine: DockerClient, folder: Path) -> list[str]:
+    """Return what is left of a demo."""
+    found = [c.name for c in engine.containers.list(all=True, filters={"label": "io.flops.up"})]
+    found += [tag for image in engine.images.list() for tag in image.tags if "/demo/" in tag]
+    found += [volume.name for volume in engine.volumes.list(filters={"label": "io.flops.up"})]
+    return [*found, *(str(path) for path in folder.glob("flops-demo*"))]
+
+
+@pytest.fixture
+def before(docker_client: DockerClient, tmp_path: Path) -> list[str]:
+    """What somebody else has there."""
+    return left(docker_client, tmp_path)
+
+
+def test_it_shows_the_loop_and_leaves_nothing(
+    before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
+) -> None:
+    said = demo.communicate()[0]
+    assert demo.returncode == 0, said[-5000:]
+    for words in (
+        "registered flops-dev-digits version 1: 3 rounds, 3 hospitals",
+        "% sure), says version",
+        "this commit breaks the server",
+        "automatic releases are held until 'flops resume dev'",
+        "That was it. All of it is removed now.",
+    ):
+        assert words in said, said[-5000:]
+    assert left(docker_client, tmp_path) == before
+
+
+def test_ctrl_c_leaves_nothing_either(
+    before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
+) -> None:
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "no release yet" in line:
+            break
+    demo.send_signal(signal.SIGINT)
+    said = demo.stdout.read()
+    assert demo.wait() == 130, said
+    assert left(docker_client, tmp_path) == before
