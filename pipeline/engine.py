@@ -60,8 +60,11 @@ class StreamFailed(FlopsError):  # noqa: N818 - a state, not a mistake
 
 
 @contextmanager
-def engine() -> Iterator[DockerClient]:
+def engine(seconds: int = SECONDS) -> Iterator[DockerClient]:
     """Yield a connection to the engine that the environment names (DOCKER_HOST), by default the local one.
+
+    Args:
+        seconds: how long it may be silent.
 
     Raises:
         EngineUnreachable: it does not answer, or ends meanwhile.
@@ -69,7 +72,7 @@ def engine() -> Iterator[DockerClient]:
     try:
         with contextlib.closing(docker.from_env(timeout=_ANSWERS)) as first:
             first.ping()
-        client = docker.from_env(timeout=SECONDS)
+        client = docker.from_env(timeout=seconds)
     except ENGINE_ERRORS as error:
         raise EngineUnreachable(_no_engine(error)) from error
     try:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @click.command(short_help="End what `flops up` runs, and remove it.", epilog="Example: flops down --purge")
 @click.option("--environment", metavar="ENV", help="Whose loop is ended; default: config.environment, dev.")
 @click.option("--state", "folder", type=FilePath(), metavar="FOLDER", help="As 'flops up' was given it.")
-@click.option("--purge", is_flag=True, help="Remove what is kept, too: models, demo hospitals' keys and data.")
+@click.option(
+    "--purge", is_flag=True, help="Remove what is kept, too: models, demo hospitals' keys and data; secrets stay."
+)
 @pipeline_options
 def down(environment: str | None, folder: Path | None, purge: bool, file: Path | None, as_json: bool) -> None:
     """End the `flops up` of an environment and remove its containers and network, also those that a killed one left.

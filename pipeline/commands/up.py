@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -98,7 +99,8 @@ def _sayer(as_json: bool) -> Callable[[str], None]:
     def say(text: str) -> None:
         now = datetime.now().astimezone()
         line = json.dumps({"time": now.isoformat(timespec="seconds"), "message": text}) if as_json else ""
-        with lock:
+        # A reader that has gone, or a full disk, is no reason to stop, and above all none to leave things running.
+        with lock, contextlib.suppress(OSError, ValueError):
             click.echo(line or f"{now:%H:%M:%S} {text}")
 
     return say
@@ -120,6 +122,8 @@ def _show(state: State, as_json: bool) -> None:
         click.echo(f"  next:     {owner} at {datetime.fromisoformat(due).astimezone():%H:%M:%S}")
     if status.get("tracking"):
         click.echo(f"  tracking: {status['tracking']}")
+    if status.get("waits"):
+        click.echo(f"  waits:    for {status['waits']}")
     for problem in status.get("problems", ()):
         click.echo(f"  problem:  {problem}")
     _tables(status)
@@ -130,7 +134,7 @@ def _tables(status: dict[str, Any]) -> None:
     from pipeline.loop.rounds import line, release_of
 
     rows = [
-        (pod["owner"], pod["role"], pod["state"], _time(pod["started"]), release_of(pod["image"]) or pod["image"])
+        (pod["owner"], pod["role"], pod["state"], _time(pod["started"]), release_of(pod["image"]))
         for pod in status.get("pods", ())
     ]
     if rows:

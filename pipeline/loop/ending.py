@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from fl.errors import FlopsError
+from fl.errors import FlopsError, SettingsError
 from pipeline.engine import engine
 from pipeline.loop.pods import Pods
 
@@ -31,6 +30,10 @@ def end(state: State, *, purge: bool) -> dict[str, Any]:
     Raises:
         FlopsError: the process does not end, or the engine does not answer.
     """
+    if not state.loop:
+        if state.folder.exists() and purge:
+            raise SettingsError(f"{state.folder}: is the folder of no loop, and nothing in it is removed")
+        return {"ended": False, "containers": 0, "purged": False}
     owner = state.owner()
     containers = 0
     if owner is not None:
@@ -46,9 +49,8 @@ def end(state: State, *, purge: bool) -> dict[str, Any]:
         pods = Pods(client, state.loop)
         containers = max(containers, len(pods.list()))
         pods.clear(volumes=purge)
-    there = state.folder.exists()
-    if purge and there:
-        shutil.rmtree(state.folder)
-    elif there:
+    if purge:
+        state.remove()
+    else:
         state.write_status({})
-    return {"ended": owner is not None, "containers": containers, "purged": purge and there}
+    return {"ended": owner is not None, "containers": containers, "purged": purge}

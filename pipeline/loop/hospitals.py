@@ -30,6 +30,7 @@ class Hospitals:
     pods: Pods
     count: int
     keys: dict[str, str] = field(default_factory=dict)
+    _dealt: str = ""
 
     @property
     def names(self) -> list[str]:
@@ -46,13 +47,17 @@ class Hospitals:
         Raises:
             FlopsError: a command of the image failed.
         """
-        if len(self.keys) == self.count:
-            return
         task = task_of(desired)
-        data = self.pods.volume(f"data-{task}-{self.count}")
-        words = ["deal", task, "--clients", str(self.count), "--out", f"{HOME}/data", "--force"]
-        self.pods.once(image, words, {data: HOME})
+        if self._dealt != task:
+            # What is there already somebody may be training on.
+            last = f"{HOME}/data/{self._file(task, self.count)}"
+            deal = f"flops deal {task} --clients {self.count} --out {HOME}/data --force"
+            data = self.pods.volume(f"data-{task}-{self.count}")
+            self.pods.once(image, ["-c", f"test -e {last} || {deal}"], {data: HOME}, entrypoint=("sh",))
+            self._dealt = task
         for name in self.names:
+            if name in self.keys:
+                continue
             home = self.pods.volume(name)
             # The key is there from an earlier time, or is made now: keygen never overwrites one.
             read = "cat client/hospital.pub 2>/dev/null || { flops client keygen >&2 && cat client/hospital.pub; }"
@@ -65,6 +70,18 @@ class Hospitals:
             )
             self.keys[name] = told
 
+    def ready(self, desired: Desired) -> bool:
+        """Tell whether keys and data are there.
+
+        Raises:
+            SettingsError: the task has no data of its own.
+        """
+        return not self.count or (len(self.keys) == self.count and self._dealt == task_of(desired))
+
+    def _file(self, task: str, number: int) -> str:
+        """Return the name that `flops deal` gives a hospital's file."""
+        return f"hospital-{number:0{len(str(self.count))}d}.{'npz' if task == 'digits' else 'csv'}"
+
     def plans(self, image: str, desired: Desired, server: str, ca: str) -> dict[str, PodPlan]:
         """Return what each of them runs, by name.
 
@@ -76,7 +93,6 @@ class Hospitals:
         """
         task = task_of(desired)
         data = self.pods.volume(f"data-{task}-{self.count}")
-        suffix = "npz" if task == "digits" else "csv"
         return {
             name: PodPlan(
                 role=ROLE,
@@ -85,7 +101,7 @@ class Hospitals:
                 environment={
                     "FLOPS_SERVER": server,
                     "FLOPS_TASK": task,
-                    "FLOPS_DATA": f"/srv/flops/data/hospital-{number}.{suffix}",
+                    "FLOPS_DATA": f"/srv/flops/data/{self._file(task, number)}",
                     "FLOPS_CA": f"{_CA}/ca.pem",
                     "FLOPS_CLIENT_HOME": f"{HOME}/client",
                 },

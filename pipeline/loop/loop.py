@@ -6,6 +6,7 @@ was killed is gone on with by the next.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
 from pipeline.engine import ENGINE_ERRORS, engine
+from pipeline.git_words import public
 from pipeline.loop.desired import next_times
 from pipeline.loop.plan import PodPlan, plan
 from pipeline.loop.pods import Pod, Pods
 from pipeline.loop.pulls import Pulls
-from pipeline.loop.rounds import release_of
+from pipeline.loop.rounds import is_made, release_of
 from pipeline.loop.runner import HOSPITAL, JOB, SERVING, Runner, clock, stay
 from pipeline.loop.supplies import Supplies
 from pipeline.loop.troubles import Troubles
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 _TICK = 1.0
+_ENGINE_SECONDS = 30
+"""The engine may be silent for so long."""
+
 _GRACE = 20.0
 """Seconds that a pod has to end where no manifest says more."""
 
@@ -67,7 +72,7 @@ def run(settings: Settings, wishes: Wishes, state: State, say: Callable[[str], N
         FlopsError: the engine does not answer at the start, or another loop has the folder.
     """
     state.make()
-    with state.held(), engine() as client:
+    with state.held(), engine(_ENGINE_SECONDS) as client:
         pods, pulls = Pods(client, state.loop), Pulls(settings.secrets, say)
         supplies = Supplies(pods, state, pods.network(), wishes.tracking, wishes.hospitals, pulls.ready)
         watch = Watch(settings, wishes.environment, state.folder, wishes.seconds, say)
@@ -98,6 +103,7 @@ class Loop:
     runner: Runner
     troubles: Troubles
     _seen: Seen | None = None
+    _waits: str = ""
     _status: dict[str, Any] = field(default_factory=dict)
 
     def tick(self) -> None:
@@ -110,9 +116,13 @@ class Loop:
                 self.say("Docker Engine answers again")
             if told := self.supplies.keep():
                 self.say(told)
+            self.runner.insist(there)
             if self.watch.seen is not None:
-                self._make_true(self.watch.seen, there, now)
-            self._write_status(there, now)
+                with self.troubles.about("loop"):
+                    self._make_true(self.watch.seen, there, now)
+                    self.troubles.clear("loop")
+            with self.troubles.about("status"):
+                self._write_status(there, now)
         except ENGINE_ERRORS as error:
             told = " ".join(str(error).split())[:200]
             self.troubles.add("engine", f"Docker Engine does not answer, what runs is not followed: {told}")
@@ -124,8 +134,8 @@ class Loop:
     def close(self) -> None:
         """End all pods, with the grace of a job, and remove them."""
         pods = self.runner.pods
-        self.say("ends what it started")
         try:
+            self.say("ends what it started")
             for pod in pods.list():
                 if pod.running:
                     pods.signal(pod, "SIGTERM")
@@ -137,15 +147,19 @@ class Loop:
             self.say(f"Docker Engine does not answer: {error}; 'flops down' removes what is left")
         finally:
             self.supplies.stop()
-            self.state.write_status({})
+            with contextlib.suppress(OSError):
+                self.state.write_status({})
 
     def _make_true(self, seen: Seen, there: Sequence[Pod], now: datetime) -> None:
         runner = self.runner
         if seen is not self._seen:
             self._tell(seen, now)
             self._seen, runner.commit = seen, seen.desired.commit
+            released = [str(image) for image in seen.release.images.values()] if seen.release else []
+            runner.pulls.keep([*seen.desired.images, *released])
+            self.troubles.clear_all("engine", "disk")
             runner.pods.sweep()
-        waits = self._prepare(seen)
+        waits = self._waits = self._prepare(seen)
         desired = self.supplies.admit(seen.desired)
         runner.report(there)
 
@@ -155,18 +169,22 @@ class Loop:
 
         owners: set[tuple[str, str]] = set()
         for name, cron_job in desired.cron_jobs.items():
-            made = self._plan(desired, JOB, name, cron_job.pod, waits)
-            runner.run_jobs(cron_job, made, of(JOB, name), now)
+            ours = of(JOB, name)
+            with self.troubles.about(f"{JOB} {name}"):
+                made = self._plan(desired, JOB, name, cron_job.pod, waits)
+                runner.run_jobs(cron_job, made, ours, now)
         for name, deployment in desired.deployments.items():
             spec, ours = deployment.pod.spec, of(SERVING, name)
-            made = self._plan(desired, SERVING, name, deployment.pod, waits)
-            runner.keep(name, made, ours, now, wanted=deployment.spec.replicas > 0)
-            runner.probe(spec.container, ours, spec.termination_grace_period_seconds)
+            with self.troubles.about(f"{SERVING} {name}"):
+                made = self._plan(desired, SERVING, name, deployment.pod, waits)
+                runner.keep(name, made, ours, now, wanted=deployment.spec.replicas > 0)
+                runner.probe(spec.container, ours, spec.termination_grace_period_seconds)
         if waits:
             return
         for name, hospital in self.supplies.hospital_plans(seen).items():
             ours = of(HOSPITAL, name)
-            runner.keep(name, stay(hospital, ours), ours, now)
+            with self.troubles.about(f"{HOSPITAL} {name}"):
+                runner.keep(name, stay(hospital, ours), ours, now)
         for pod in there:
             if (pod.role, pod.owner) not in owners:
                 runner.end(pod, _GRACE) if pod.running else runner.pods.remove(pod)
@@ -174,8 +192,8 @@ class Loop:
     def _tell(self, seen: Seen, now: datetime) -> None:
         desired, head = seen.desired, f"config {seen.desired.commit[:8]}"
         for cron_job in desired.cron_jobs.values():
-            release = release_of(cron_job.pod.spec.container.image)
-            told = f"server {release}" if release else "no release yet ('flops release' makes one)"
+            image = cron_job.pod.spec.container.image
+            told = f"server {release_of(image)}" if is_made(image) else "no release yet ('flops release' makes one)"
             due = next(next_times(cron_job, now))
             self.say(f"{head}: {told}: {'suspended' if cron_job.spec.suspend else f'next round at {clock(due)}'}")
         if not desired.cron_jobs:
@@ -185,7 +203,8 @@ class Loop:
         """Make what pods need and nobody wrote down; returns what is waited for."""
         if not self.troubles.may("supplies"):
             return self.troubles.problem("supplies")
-        if not any(release_of(job.pod.spec.container.image) for job in seen.desired.cron_jobs.values()):
+        jobs = seen.desired.cron_jobs.values()
+        if jobs and not any(is_made(job.pod.spec.container.image) for job in jobs):
             return "a release"
         try:
             waits = self.supplies.wants(seen)
@@ -198,7 +217,7 @@ class Loop:
     def _plan(self, desired: Desired, role: str, name: str, pod: PodTemplate, waits: str) -> PodPlan | None:
         """Resolve a pod; None while something that it needs is missing."""
         about = f"{role} {name}"
-        if waits or not release_of(pod.spec.container.image):
+        if waits or not is_made(pod.spec.container.image):
             return None
         try:
             made = plan(desired, role, name, pod, self.supplies.secrets())
@@ -215,7 +234,8 @@ class Loop:
         status = {
             "environment": self.wishes.environment,
             "config_commit": seen.desired.commit if seen else "",
-            "tracking": self.supplies.tracking,
+            "tracking": public(self.supplies.tracking),
+            "waits": self._waits,
             "problems": [p for p in (self.watch.problem, *self.troubles.all(), *self.runner.pulls.problems()) if p],
             "next_rounds": {
                 name: next(next_times(job, now)).isoformat() for name, job in jobs.items() if not job.spec.suspend

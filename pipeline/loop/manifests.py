@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 from pydantic import ValidationError
 
-from fl.errors import SettingsError, nearest
+from fl.errors import FlopsError, SettingsError, nearest
 from pipeline.image_name import parse_image
 from pipeline.loop.desired import Desired
 from pipeline.loop.objects import KINDS, ConfigMap, Container, CronJob, Deployment, PodTemplate, Service
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 ANNOTATION = "flops.io/config-commit"
 """Where a pod finds the commit that it was applied from; Argo CD writes it there, and so does the loop."""
+
+NOT_YET = "none"
+"""The tag of an image that no release has made yet."""
 
 _SECONDS = 60
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -56,13 +59,18 @@ def build(root: Path, environment: str, commit: str) -> Desired:
         ManifestError: something in it is not understood; names file and line.
     """
     files = dict(_files(root, environment))
-    ended = subprocess.run(  # noqa: S603 - a program and a folder of ours
-        [kubectl(), "kustomize", str(root / environment)],
-        capture_output=True,
-        timeout=_SECONDS,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        ended = subprocess.run(  # noqa: S603 - a program and a folder of ours
+            [kubectl(), "kustomize", str(root / environment)],
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FlopsError(f"kubectl kustomize took more than {_SECONDS} s") from error
+    if ended.returncode < 0:
+        raise FlopsError(f"kubectl kustomize was killed by signal {-ended.returncode}")
     if ended.returncode != 0:
         said = " ".join(ended.stderr.decode(errors="replace").split()).removeprefix("error: ")
         raise ManifestError(f"{environment}/kustomization.yaml: kustomize: {said.replace(f'{root}/', '')[:600]}")
@@ -160,10 +168,13 @@ def _check(owner: CronJob | Deployment, files: Mapping[str, list[Any]], environm
     elif owner.pod.spec.restart_policy != "Always":
         raise wrong([*pod, "restartPolicy"], "restartPolicy of a Deployment is Always")
     spec = owner.pod.spec
+    image: list[str | int] = [*pod, "containers", 0, "image"]
     try:
-        parse_image(spec.container.image)
+        named = parse_image(spec.container.image)
     except SettingsError as error:
-        raise wrong([*pod, "containers", 0, "image"], str(error)) from error
+        raise wrong(image, str(error)) from error
+    if not named.digest and named.tag != NOT_YET:
+        raise wrong(image, f"image {named} has no digest; the loop runs images by digest, as a release writes them")
     volumes = {volume.name for volume in spec.volumes}
     for number, mount in enumerate(spec.container.volume_mounts):
         if mount.name not in volumes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 WITHOUT_EFFECT = (
@@ -18,6 +18,7 @@ WITHOUT_EFFECT = (
     "automountServiceAccountToken",
     "enableServiceLinks",
     "seccompProfile",
+    "runAsNonRoot",
     "readinessProbe of a CronJob",
     "strategy and revisionHistoryLimit",
     "NetworkPolicy",
@@ -25,7 +26,7 @@ WITHOUT_EFFECT = (
 """Fields and kinds that say something about a cluster and change nothing here."""
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_MEMORY = re.compile(r"(\d+(?:\.\d+)?)([kMGT]i?|Ki|)")
+_MEMORY = re.compile(r"(\d+(?:\.\d+)?)(|k|M|G|T|Ki|Mi|Gi|Ti)")
 _CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)")
 
 
@@ -58,6 +59,28 @@ def _checked_memory(text: str) -> str:
     return text
 
 
+def _checked_cpu(text: str) -> str:
+    read_cpu(text)
+    return text
+
+
+def _as_text(value: Any) -> Any:
+    """A quantity may be written as a number."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _plain(text: str) -> str:
+    if "$(" in text:
+        raise ValueError(f"'{text}': the loop does not replace $(NAME)")
+    return text
+
+
+Plain = Annotated[str, AfterValidator(_plain)]
+Memory = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_memory)]
+Cores = Annotated[str, BeforeValidator(_as_text), AfterValidator(_checked_cpu)]
+Seconds = Annotated[int, Field(ge=0, le=10**8)]
+
+
 class _Object(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
@@ -83,9 +106,9 @@ class KeyRef(_Object):
 
 
 class FieldRef(_Object):
-    """A field of the pod's own: one of its annotations or labels, its name or namespace."""
+    """A field of the pod's own: one of its annotations or labels."""
 
-    field_path: str = Field(pattern=r"^metadata\.(name|namespace|(annotations|labels)\['[^']+'\])$")
+    field_path: str = Field(pattern=r"^metadata\.(annotations|labels)\['[^']+'\]$")
     api_version: Literal["v1"] = "v1"
 
 
@@ -101,7 +124,7 @@ class Variable(_Object):
     """A variable of a container."""
 
     name: str
-    value: str = ""
+    value: Plain = ""
     value_from: ValueFrom | None = None
 
 
@@ -130,7 +153,7 @@ class ContainerPort(_Object):
 class HttpGet(_Object):
     """A request that is answered with a 2xx or 3xx by what is well."""
 
-    path: str = "/"
+    path: str = Field("/", pattern=r"^/[!-~]*$")
     port: int | str
     scheme: Literal["HTTP", "HTTPS"] = "HTTP"
 
@@ -139,18 +162,18 @@ class Probe(_Object):
     """How often a container is asked, and how many wrong answers count."""
 
     http_get: HttpGet
-    initial_delay_seconds: int = 0
-    period_seconds: int = 10
-    timeout_seconds: int = 1
-    failure_threshold: int = 3
-    success_threshold: int = 1
+    initial_delay_seconds: Seconds = 0
+    period_seconds: Seconds = 10
+    timeout_seconds: int = Field(1, ge=1, le=60)
+    failure_threshold: int = Field(3, ge=1)
+    success_threshold: Literal[1] = 1
 
 
 class Quantities(_Object):
     """Memory and cores."""
 
-    memory: Annotated[str, AfterValidator(_checked_memory)] | None = None
-    cpu: str | None = None
+    memory: Memory | None = None
+    cpu: Cores | None = None
 
 
 class Resources(_Object):
@@ -188,8 +211,8 @@ class Container(_Object):
 
     name: Name
     image: str
-    command: list[str] | None = None
-    args: list[str] | None = None
+    command: list[Plain] | None = None
+    args: list[Plain] | None = None
     env: list[Variable] = []
     env_from: list[VariablesFrom] = []
     ports: list[ContainerPort] = []
@@ -231,7 +254,7 @@ class SecretVolume(_Object):
 class EmptyDir(_Object):
     """A folder for as long as the pod lives; here it is in memory."""
 
-    size_limit: Annotated[str, AfterValidator(_checked_memory)] | None = None
+    size_limit: Memory | None = None
     medium: Literal["", "Memory"] = ""
 
 
@@ -272,7 +295,7 @@ class PodSpec(_Object):
     containers: list[Container] = Field(min_length=1, max_length=1)
     volumes: list[Volume] = []
     restart_policy: Literal["Always", "Never"] = "Always"
-    termination_grace_period_seconds: int = Field(30, ge=0)
+    termination_grace_period_seconds: Seconds = 30
     automount_service_account_token: bool | None = None
     enable_service_links: bool | None = None
     image_pull_secrets: list[Named] = []
@@ -295,9 +318,9 @@ class JobSpec(_Object):
     """A run to its end."""
 
     template: PodTemplate
-    active_deadline_seconds: int | None = Field(None, ge=1)
-    backoff_limit: int = Field(6, ge=0)
-    ttl_seconds_after_finished: int | None = Field(None, ge=0)
+    active_deadline_seconds: int | None = Field(None, ge=1, le=10**8)
+    backoff_limit: int = Field(6, ge=0, le=1000)
+    ttl_seconds_after_finished: Seconds | None = None
 
 
 class JobTemplate(_Object):
@@ -313,7 +336,7 @@ class CronJobSpec(_Object):
     schedule: str
     time_zone: str = "Etc/UTC"
     concurrency_policy: Literal["Forbid"]
-    starting_deadline_seconds: int | None = Field(None, ge=10)
+    starting_deadline_seconds: int | None = Field(None, ge=10, le=10**8)
     suspend: bool = False
     successful_jobs_history_limit: int = Field(3, ge=0)
     failed_jobs_history_limit: int = Field(1, ge=0)

@@ -65,6 +65,7 @@ class PodPlan:
         scratch: folders in memory, with their size in bytes or as text.
         volumes: the engine's volumes by their name: where they are seen.
         user: number of user and group; empty leaves the image's.
+        groups: further groups of the user.
         read_only: whether its root is.
         drop: rights of root that are taken away.
         escalates: whether a program may get more rights than it was started with.
@@ -87,6 +88,7 @@ class PodPlan:
     scratch: Mapping[str, int | str] = field(default_factory=dict)
     volumes: Mapping[str, str] = field(default_factory=dict)
     user: str = ""
+    groups: tuple[int, ...] = ()
     read_only: bool = False
     drop: tuple[str, ...] = ()
     escalates: bool = True
@@ -165,6 +167,7 @@ def plan(
         files=tuple(files),
         scratch=scratch,
         user=":".join(numbers) if user.run_as_user is not None else "",
+        groups=(group,) if group else (),
         read_only=security.read_only_root_filesystem,
         drop=tuple(security.capabilities.drop),
         escalates=security.allow_privilege_escalation,
@@ -199,14 +202,16 @@ def _files(
     group: int,
 ) -> Files:
     found = _whole(there, kind, name, volume.optional)
-    if volume.items is None:
+    if volume.items is None or (volume.optional and name not in there):
         return Files(path, dict(found), volume.default_mode, group)
     items: list[KeyToPath] = volume.items
     for item in items:
-        if item.key not in found:
+        if item.key not in found and not volume.optional:
             raise Missing(f"{kind} '{name}' has no key '{item.key}'")
     modes = {item.path: item.mode for item in items if item.mode is not None}
-    return Files(path, {item.path: found[item.key] for item in items}, volume.default_mode, group, modes)
+    return Files(
+        path, {item.path: found[item.key] for item in items if item.key in found}, volume.default_mode, group, modes
+    )
 
 
 def _variable(
@@ -217,11 +222,8 @@ def _variable(
         return variable.value
     if source.field_ref is not None:
         what, _, key = source.field_ref.field_path.removeprefix("metadata.").partition("['")
-        metadata = pod.metadata
-        if what in ("annotations", "labels"):
-            told = metadata.annotations if what == "annotations" else metadata.labels
-            return told.get(key.removesuffix("']"), "")
-        return metadata.name if what == "name" else metadata.namespace
+        told = pod.metadata.annotations if what == "annotations" else pod.metadata.labels
+        return told.get(key.removesuffix("']"), "")
     for kind, reference in (("config map", source.config_map_key_ref), ("secret", source.secret_key_ref)):
         if reference is not None:
             found = _whole(maps[kind], kind, reference.name, reference.optional)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
-from pipeline.engine import ENGINE_ERRORS, EngineRefused, said
+from pipeline.engine import ENGINE_ERRORS, ENGINE_TIMEOUTS, EngineRefused, said
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -77,6 +77,7 @@ class Pods:
     loop: str
     _ended: dict[str, Pod] = field(default_factory=dict)
     _filled: set[str] = field(default_factory=set)
+    """The volumes that are known to be there."""
 
     @property
     def prefix(self) -> str:
@@ -97,8 +98,9 @@ class Pods:
         found = self.client.networks.list(filters=self._ours)
         made = found[0] if found else self.client.networks.create(self.prefix, driver="bridge", labels=self.labels)
         made.reload()
-        (place,) = made.attrs["IPAM"]["Config"]
-        return str(place["Gateway"])
+        return next(
+            str(place["Gateway"]) for place in made.attrs["IPAM"]["Config"] if "." in place.get("Gateway", "")
+        )
 
     def list(self) -> list[Pod]:
         """Return the pods that there are; what a killed start left half made is removed."""
@@ -137,8 +139,9 @@ class Pods:
             _IMAGE: plan.image,
         }
         try:
-            volumes = {self._hand_over(plan.image, files): {"bind": files.path, "mode": "ro"} for files in plan.files}
-            volumes |= {volume: {"bind": path, "mode": "rw"} for volume, path in plan.volumes.items()}
+            self.network()  # Somebody may have pruned it.
+            volumes = [f"{self._hand_over(plan.image, files)}:{files.path}:ro" for files in plan.files]
+            volumes += [f"{volume}:{path}:rw" for volume, path in plan.volumes.items()]
             with contextlib.suppress(EngineRefused):
                 self.client.api.remove_container(name, force=True)
             made = self.client.containers.create(
@@ -209,7 +212,9 @@ class Pods:
     def volume(self, name: str) -> str:
         """Make a volume that outlives pods, where it is missing; returns its whole name."""
         whole = f"{self.prefix}-{name}"
-        self.client.volumes.create(whole, labels=self.labels)
+        if whole not in self._filled:
+            self.client.volumes.create(whole, labels=self.labels)
+            self._filled.add(whole)
         return whole
 
     def once(
@@ -272,6 +277,8 @@ class Pods:
                 self._discard(made.id)
         except EngineRefused as error:
             raise FlopsError(f"Docker Engine: {said(error)}") from error
+        except ENGINE_TIMEOUTS as error:
+            raise FlopsError(f"'{' '.join(words[:2])}' of {image} does not end within {_ONCE_SECONDS} s") from error
 
     def _hand_over(self, image: str, files: Files) -> str:
         """Make a volume that holds files; it is named by what they are."""
@@ -311,6 +318,7 @@ def _settings(plan: PodPlan) -> dict[str, Any]:
     return {
         **({"entrypoint": list(plan.entrypoint)} if plan.entrypoint is not None else {}),
         **({"user": plan.user} if plan.user else {}),
+        **({"group_add": list(plan.groups)} if plan.groups else {}),
         **({"mem_limit": plan.memory, "memswap_limit": plan.memory} if plan.memory else {}),
         **({"nano_cpus": int(plan.cores * 1e9)} if plan.cores else {}),
         **({} if plan.checks else {"healthcheck": {"test": ["NONE"]}}),

@@ -10,7 +10,7 @@ from fl.errors import FlopsError
 from pipeline.engine import ENGINE_ERRORS, engine, pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pipeline.settings import Secrets
 
@@ -47,6 +47,11 @@ class Pulls:
         """Return why images could not be fetched."""
         with self._lock:
             return [f"image {image}: {problem}" for image, (problem, _, _) in self._failed.items()]
+
+    def keep(self, images: Sequence[str]) -> None:
+        """Forget what was wrong with images that nobody wants any more."""
+        with self._lock:
+            self._failed = {image: told for image, told in self._failed.items() if image in images}
 
     def forget(self) -> None:
         """Ask the engine anew: it was away, or an image was removed."""

@@ -22,6 +22,8 @@ def ended(pod: Pod, printed: str, last: str, *, deadline: bool) -> dict[str, Any
     """
     told = _last_object(printed)
     good = pod.exit_code == 0
+    hospitals = told.get("hospitals")
+    measured = told["metrics"] if isinstance(told.get("metrics"), dict) else {}
     outcome = str(told.get("outcome") or ("completed" if good else "failed"))
     reason = "it ran longer than activeDeadlineSeconds" if deadline else str(told.get("reason") or "")
     if not good and not reason:
@@ -32,12 +34,12 @@ def ended(pod: Pod, printed: str, last: str, *, deadline: bool) -> dict[str, Any
         "outcome": outcome if not deadline else "failed",
         "exit_code": pod.exit_code,
         "reason": reason,
-        "model": told.get("model", ""),
-        "version": told.get("version"),
-        "rounds": told.get("rounds", 0),
-        "hospitals": len(told.get("hospitals", ())),
+        "model": str(told.get("model") or ""),
+        "version": told.get("version") if isinstance(told.get("version"), int) else None,
+        "rounds": told.get("rounds") if isinstance(told.get("rounds"), int) else 0,
+        "hospitals": len(hospitals) if isinstance(hospitals, list) else 0,
         "champion": bool(told.get("champion")),
-        "metrics": told.get("metrics", {}),
+        "metrics": {str(k): float(v) for k, v in measured.items() if isinstance(v, int | float)},
         "image": pod.image,
         "config_commit": pod.commit,
         "seconds": round((pod.finished - pod.started).total_seconds(), 1) if pod.finished else 0.0,
@@ -59,9 +61,14 @@ def line(row: dict[str, Any]) -> str:
 
 
 def release_of(image: str) -> str:
-    """Return the release that an image is of, which is its tag; an empty text where none was made yet."""
+    """Return the release that an image is of, which is its tag, or what there is of its name."""
     named = parse_image(image)
-    return named.tag if named.digest else ""
+    return named.tag or named.digest[7:19] or named.repository
+
+
+def is_made(image: str) -> bool:
+    """Tell whether an image was made yet: the first content of a config repository names one that was not."""
+    return bool(parse_image(image).digest)
 
 
 def _last_object(printed: str) -> dict[str, Any]:

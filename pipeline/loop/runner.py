@@ -111,7 +111,7 @@ class Runner:
                 case keep.Begin(attempt):
                     if made is not None and self._start(made, attempt=attempt):
                         again = self._again(ours, attempt) if attempt > 1 else ""
-                        self.say(f"{name}: starts with {release_of(made.image) or made.image}{again}")
+                        self.say(f"{name}: starts with {release_of(made.image)}{again}")
                 case keep.Replace(pod):
                     if made is not None and wanted and pod.id not in self._ending and not self._here(made):
                         continue  # What runs is better than what cannot be had.
@@ -137,12 +137,16 @@ class Runner:
                 self.say(f"{pod.owner}: ready" if asked.ready else f"{pod.owner}: not ready: {asked.said}")
 
     def end(self, pod: Pod, grace: float) -> None:
-        """Ask a pod to end; kill it once its grace is over."""
+        """Ask a pod to end; `insist` kills it once its grace is over."""
         if pod.id not in self._ending:
             self._ending[pod.id] = time.monotonic() + grace
             self.pods.signal(pod, "SIGTERM")
-        elif time.monotonic() > self._ending[pod.id]:
-            self.pods.signal(pod, "SIGKILL")
+
+    def insist(self, there: Sequence[Pod]) -> None:
+        """Kill what was asked to end, and whose grace is over."""
+        for pod in there:
+            if pod.running and time.monotonic() > self._ending.get(pod.id, float("inf")):
+                self.pods.signal(pod, "SIGKILL")
 
     def report(self, there: Sequence[Pod]) -> None:
         """Say how jobs ended."""

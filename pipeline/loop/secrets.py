@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fl.errors import SettingsError
+from pipeline.loop.state import SECRETS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-FOLDER = "secrets"
-"""The folder in the loop's state: a folder for each secret, a file for each key."""
 
 
 def read_secrets(state: Path) -> dict[str, dict[str, str]]:
@@ -20,7 +18,7 @@ def read_secrets(state: Path) -> dict[str, dict[str, str]]:
         SettingsError: one cannot be read.
     """
     found: dict[str, dict[str, str]] = {}
-    root = state / FOLDER
+    root = state / SECRETS
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         if not folder.is_dir():
             raise SettingsError(f"{folder}: is a file; a secret is a folder with a file for each key")

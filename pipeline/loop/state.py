@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
+import shutil
+import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_LOCK, _STATUS = "lock", "status.json"
+_ID, _LOCK, _STATUS = "loop", "lock", "status.json"
+
+SECRETS = "secrets"
+"""The folder for secrets in it: a folder for each, a file for each key."""
 
 
 @dataclass(frozen=True)
@@ -32,24 +36,44 @@ class State:
 
     @property
     def loop(self) -> str:
-        """What tells this loop from others on the same engine."""
-        return hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:8]
+        """What tells this loop from all others, on whatever engine; an empty text where the folder is none."""
+        try:
+            return (self.folder / _ID).read_text(encoding="utf-8").strip()
+        except OSError:
+            return ""
 
     def make(self) -> None:
         """Make the folder, for this user alone: secrets are in it.
 
         Raises:
-            SettingsError: it cannot be written.
+            SettingsError: it cannot be written, or is something else's.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.folder.chmod(0o700)
+            if not self.loop:
+                others = sorted(path.name for path in self.folder.iterdir() if path.name != SECRETS)
+                if others:
+                    raise SettingsError(
+                        f"{self.folder}: holds {others[0]}, and is the folder of no loop; name an empty or a new "
+                        "one: --state"
+                    )
+                self.folder.chmod(0o700)
+                (self.folder / _ID).write_text(f"{uuid.uuid4().hex[:12]}\n", encoding="utf-8")
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, os.strerror(13))
         except OSError as error:
             raise SettingsError(
                 f"{self.folder}: cannot be written: {error.strerror}; name another: --state"
             ) from error
+
+    def remove(self) -> None:
+        """Remove what loops made there; the secrets that the user put there stay."""
+        for path in self.folder.iterdir():
+            if path.name == SECRETS:
+                continue
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     @contextmanager
     def held(self) -> Iterator[None]:

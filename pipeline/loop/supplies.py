@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 TLS, TRACKING = "server-tls", "tracking"
 """The secrets that the loop makes where the user has none."""
 
+_URI = "MLFLOW_TRACKING_URI"
+
 SERVER = "global-server"
 """The service that hospitals reach."""
 
@@ -52,11 +54,11 @@ class Supplies:
     def start(self) -> None:
         """Start the tracking server, unless there is another one."""
         self._demo = Hospitals(self.pods, self.hospitals)
-        told = read_secrets(self.state.folder).get(TRACKING, {}).get("MLFLOW_TRACKING_URI", "")
-        if not self.tracking and not told:
+        told = read_secrets(self.state.folder).get(TRACKING, {}).get(_URI, "").strip()
+        self.tracking = self.tracking or told
+        if not self.tracking:
             self._own = TrackingServer(self.state.folder / "tracking", self.address)
             self.tracking = self._own.uri
-        self.tracking = self.tracking or told.strip()
 
     def stop(self) -> None:
         """End it."""
@@ -65,9 +67,7 @@ class Supplies:
 
     def keep(self) -> str:
         """Start the tracking server again where it ended; returns what is to be told of it."""
-        if self._own is not None and self._own.keep():
-            return f"the tracking server had ended and is started again; its log: {self._own.log}"
-        return ""
+        return self._own.keep() if self._own is not None else ""
 
     def wants(self, seen: Seen) -> str:
         """Make what is missing and can be made; returns what is waited for, or an empty text.
@@ -77,11 +77,11 @@ class Supplies:
         """
         desired = seen.desired
         image = next((job.pod.spec.container.image for job in desired.cron_jobs.values()), "")
-        if not self._tls and TLS not in read_secrets(self.state.folder):
-            if not image or not self.ready(image):
-                return f"image {image}" if image else ""
+        if image and not self._tls and TLS not in read_secrets(self.state.folder):
+            if not self.ready(image):
+                return f"image {image}"
             self._make_certificate(image, desired)
-        if self._demo is None or not self._demo.count or len(self._demo.keys) == self._demo.count:
+        if self._demo is None or self._demo.ready(desired):
             return ""
         if seen.release is None or "client" not in seen.release.images:
             return "a release with a client's image, for the demo hospitals"
@@ -92,11 +92,12 @@ class Supplies:
         return ""
 
     def secrets(self) -> dict[str, Mapping[str, str]]:
-        """Return all secrets; the user's go before the loop's own."""
-        ours: dict[str, Mapping[str, str]] = {TRACKING: {"MLFLOW_TRACKING_URI": self.tracking}}
+        """Return all secrets: the user's, and what the loop makes itself."""
+        found: dict[str, Mapping[str, str]] = dict(read_secrets(self.state.folder))
+        found[TRACKING] = {**found.get(TRACKING, {}), _URI: self.tracking}
         if self._tls:
-            ours[TLS] = {"tls.crt": self._tls["server.pem"], "tls.key": self._tls["server.key"]}
-        return {**ours, **read_secrets(self.state.folder)}
+            found.setdefault(TLS, {"tls.crt": self._tls["server.pem"], "tls.key": self._tls["server.key"]})
+        return found
 
     def admit(self, desired: Desired) -> Desired:
         """Return an environment whose allow-list has the demo hospitals, too."""
@@ -106,7 +107,7 @@ class Supplies:
 
     def hospital_plans(self, seen: Seen) -> dict[str, PodPlan]:
         """Return what the demo hospitals run, by name; nothing until they are prepared."""
-        if self._demo is None or not self._demo.keys or seen.release is None:
+        if self._demo is None or not self._demo.keys or seen.release is None or not self._demo.ready(seen.desired):
             return {}
         ca = self._tls.get("ca.pem") or read_secrets(self.state.folder).get(TLS, {}).get("ca.crt", "")
         port = next(

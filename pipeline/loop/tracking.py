@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from fl.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_FIRST_PAUSE, _GOOD = 5.0, 120.0
+"""Seconds before another start; what ran for the second is well."""
 
 _RUN = """
 import ctypes, os, sys
@@ -41,7 +45,14 @@ class TrackingServer:
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._address = folder, address
-        self.port = self._choose_port()
+        try:
+            self.port = self._choose_port()
+        except OSError as error:
+            raise SettingsError(
+                f"the engine's network reaches this machine at {address}, which is none of its addresses "
+                f"({error.strerror}); name a tracking server that containers reach: --tracking URL"
+            ) from error
+        self._started, self._pause = 0.0, _FIRST_PAUSE
         self._process = self._start()
 
     @property
@@ -54,12 +65,18 @@ class TrackingServer:
         """What it says."""
         return self._folder / "mlflow.log"
 
-    def keep(self) -> bool:
-        """Start it again where it has ended; tells whether it had."""
+    def keep(self) -> str:
+        """Start it again where it has ended, later each time that it does so soon; returns what is to be told."""
+        now = time.monotonic()
         if self._process.poll() is None:
-            return False
+            if now - self._started > _GOOD:
+                self._pause = _FIRST_PAUSE
+            return ""
+        if now < self._started + self._pause:
+            return ""
+        self._pause = min(2 * self._pause, _GOOD)
         self._process = self._start()
-        return True
+        return f"the tracking server had ended and is started again; its log: {self.log}"
 
     def stop(self) -> None:
         """End it with all its children."""
@@ -86,6 +103,7 @@ class TrackingServer:
         return port
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._started = time.monotonic()
         folder = self._folder.resolve()
         words = [
             *(

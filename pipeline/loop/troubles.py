@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from fl.errors import FlopsError
+from pipeline.engine import ENGINE_ERRORS
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
 
@@ -46,6 +50,24 @@ class Troubles:
     def clear(self, about: str) -> bool:
         """Forget a problem; tells whether there was one."""
         return self._known.pop(about, None) is not None
+
+    def clear_all(self, *but: str) -> None:
+        """Forget all problems but some: another commit may have mended them."""
+        self._known = {about: known for about, known in self._known.items() if about in but}
+
+    @contextmanager
+    def about(self, what: str) -> Iterator[None]:
+        """Make what fails in the block a problem, so that all else goes on; the engine's and the disk's are all's."""
+        try:
+            yield
+        except ENGINE_ERRORS:
+            raise
+        except OSError:
+            raise
+        except FlopsError as error:
+            self.add(what, str(error))
+        except Exception as error:
+            self.add(what, f"{what}: {type(error).__name__}: {error} (a bug)")
 
     def problem(self, about: str) -> str:
         """Return a problem; an empty text where there is none."""

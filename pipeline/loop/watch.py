@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import tempfile
 import threading
@@ -9,15 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl.errors import FlopsError
+from fl.errors import FlopsError, SettingsError
 from pipeline import git_tool
 from pipeline.config_repo import release_file
 from pipeline.git_environment import git_environment
 from pipeline.loop.manifests import build
 from pipeline.record import read_release
+from pipeline.yaml_text import ManifestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pipeline.git_tool import Repo
     from pipeline.loop.desired import Desired
@@ -43,7 +45,6 @@ class Watch:
 
     Attributes:
         seen: the newest valid commit; None until there is one.
-        problem: what is wrong with the repository or a newer commit; an empty text where all is well.
     """
 
     def __init__(
@@ -52,73 +53,108 @@ class Watch:
         self._settings, self._environment, self._folder = settings, environment, folder
         self._seconds, self._say = seconds, say
         self.seen: Seen | None = None
-        self.problem = ""
+        self._away, self._invalid = "", ""
+        self._refused: SettingsError | None = None
         self._looked_at = ""
         self._over, self._first = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with the repository or a newer commit; an empty text where all is well."""
+        return "; ".join(text for text in (self._away, self._invalid) if text)
+
     def start(self) -> None:
-        """Begin, and wait for the first look."""
+        """Begin, and wait for the first look.
+
+        Raises:
+            SettingsError: there is no way to the repository with these settings.
+        """
         self._thread.start()
         while not self._first.wait(0.2):  # In pieces, so that Ctrl-C is heard.
             pass
+        if self._refused is not None:
+            raise self._refused
 
     def stop(self) -> None:
         """End."""
         self._over.set()
 
     def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                with git_environment(self._settings) as variables:
+                    self._follow(variables)
+            except SettingsError as error:  # A key that has a passphrase, no git.
+                self._refused = error
+                self._away = self._tell(self._away, str(error))
+            except Exception as error:  # A disk that is full, say; whatever it is, it is tried again.
+                self._away = self._tell(self._away, f"the config repository cannot be followed: {_words(error)}")
+            finally:
+                self._first.set()
+            self._over.wait(self._seconds)
+
+    def _follow(self, variables: Mapping[str, str]) -> None:
+        here = self._folder / "clone"
+        shutil.rmtree(here, ignore_errors=True)  # A killed loop's.
+        here.mkdir()
+        clone = git_tool.begin(self._settings.repository, here / "config.git", variables)
         try:
-            with git_environment(self._settings) as variables, tempfile.TemporaryDirectory(dir=self._folder) as here:
-                clone = git_tool.begin(self._settings.repository, Path(here) / "config.git", variables)
-                while not self._over.is_set():
-                    self._look(clone, Path(here))
-                    self._first.set()
-                    self._over.wait(self._seconds)
-        except (FlopsError, OSError) as error:
-            self._tell(str(error))
+            while not self._over.is_set():
+                self._look(clone, here)
+                self._first.set()
+                self._over.wait(self._seconds)
         finally:
-            self._first.set()
+            clone.close()
+            shutil.rmtree(here, ignore_errors=True)
 
     def _look(self, clone: Repo, here: Path) -> None:
+        branch = self._settings.branch
         try:
-            branch = self._settings.branch
             newest = git_tool.remote_head(clone, branch)
             if newest != self._looked_at:
                 git_tool.fetch(clone, branch, depth=1)
                 commit = git_tool.find_commit(clone, git_tool.head(branch))
                 newest = str(commit.hexsha) if commit is not None else newest
-                try:
-                    self.seen = self._read(clone, newest, here)
-                finally:
-                    self._looked_at = newest
         except FlopsError as error:
-            self._tell(str(error))
-        except OSError as error:
-            self._tell(f"{error.filename or self._folder}: {error.strerror}")
-        else:
-            self._well()
-
-    def _well(self) -> None:
-        """Forget what was wrong with reaching the repository; a commit that is wrong stays so until the next one."""
-        if self.problem and self.seen is not None and self.seen.desired.commit == self._looked_at:
+            self._away = self._tell(self._away, str(error))
+            return
+        if self._away:
             self._say("the config repository is read again")
-            self.problem = ""
+            self._away = ""
+        if newest == self._looked_at:
+            return
+        try:
+            self.seen = self._read(clone, newest, here)
+        except SettingsError as error:  # It stays wrong until the next commit.
+            kept = f"; {self.seen.desired.commit[:8]} stays in charge" if self.seen else ""
+            self._invalid = self._tell(self._invalid, f"config {newest[:8]}: {error}{kept}")
+        except Exception as error:  # It is looked at again.
+            self._invalid = self._tell(self._invalid, f"config {newest[:8]} cannot be read: {_words(error)}")
+            return
+        else:
+            self._invalid = ""
+        self._looked_at = newest
 
     def _read(self, clone: Repo, commit: str, here: Path) -> Seen:
         with tempfile.TemporaryDirectory(dir=here) as folder:
             root = Path(folder)
-            with tarfile.open(fileobj=git_tool.archive(clone, commit, (".",))) as archive:
-                archive.extractall(root, filter="data")
             try:
-                desired = build(root, self._environment, commit)
-                file = release_file(self._environment)
-                return Seen(desired, read_release(git_tool.read_file(clone, commit, file), file))
-            except FlopsError as error:
-                kept = f"; {self.seen.desired.commit[:8]} stays in charge" if self.seen else ""
-                raise FlopsError(f"config {commit[:8]}: {error}{kept}") from error
+                with tarfile.open(fileobj=git_tool.archive(clone, commit, (".",))) as archive:
+                    archive.extractall(root, filter="data")
+            except tarfile.TarError as error:
+                raise ManifestError(f"a link in it leads out of it: {error}") from error
+            file = release_file(self._environment)
+            desired = build(root, self._environment, commit)
+            return Seen(desired, read_release(git_tool.read_file(clone, commit, file), file))
 
-    def _tell(self, problem: str) -> None:
-        if problem != self.problem:
+    def _tell(self, known: str, problem: str) -> str:
+        """Say a problem, unless it is known; returns it."""
+        if problem != known:
             self._say(problem)
-        self.problem = problem
+        return problem
+
+
+def _words(error: Exception) -> str:
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text if isinstance(error, FlopsError | OSError) else f"{type(error).__name__}: {text}"
