@@ -31,7 +31,7 @@ def end(state: State, *, purge: bool) -> dict[str, Any]:
         FlopsError: the process does not end, or the engine does not answer.
     """
     if not state.loop:
-        if state.folder.exists() and purge:
+        if purge and state.others():
             raise SettingsError(f"{state.folder}: is the folder of no loop, and nothing in it is removed")
         return {"ended": False, "containers": 0, "purged": False}
     owner = state.owner()

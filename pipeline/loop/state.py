@@ -51,8 +51,7 @@ class State:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self.loop:
-                others = sorted(path.name for path in self.folder.iterdir() if path.name != SECRETS)
-                if others:
+                if others := self.others():
                     raise SettingsError(
                         f"{self.folder}: holds {others[0]}, and is the folder of no loop; name an empty or a new "
                         "one: --state"
@@ -65,6 +64,11 @@ class State:
             raise SettingsError(
                 f"{self.folder}: cannot be written: {error.strerror}; name another: --state"
             ) from error
+
+    def others(self) -> list[str]:
+        """Return what is in the folder beside secrets."""
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(path.name for path in there if path.name != SECRETS)
 
     def remove(self) -> None:
         """Remove what loops made there; the secrets that the user put there stay."""

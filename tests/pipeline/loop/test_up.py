@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -166,6 +167,8 @@ def find(engine: DockerClient, owner: str) -> Container:
 
 
 def test_it_keeps_running_what_shall_run_and_leaves_nothing(place: Place, engine: DockerClient) -> None:
+    ours = {"label": ["io.flops.up"]}
+    before = {container.id for container in engine.containers.list(all=True, filters=ours)}
     stranger = engine.containers.create(place.image.partition("@")[0], ["true"], labels={"io.flops.up": "another"})
     try:
         place.push(steady=deployment("steady", place.image, SLEEPS), hasty=deployment("hasty", place.image, FAILS))
@@ -202,9 +205,10 @@ def test_it_keeps_running_what_shall_run_and_leaves_nothing(place: Place, engine
         assert find(engine, "steady").id == container.id
 
         assert up.stop() == 130
-        ours = {"label": ["io.flops.up"]}
-        assert [c.id for c in engine.containers.list(all=True, filters=ours)] == [stranger.id]
-        assert not [n for n in engine.networks.list(filters=ours) if n.name.startswith("flops-up")]
+        left = {container.id for container in engine.containers.list(all=True, filters=ours)}
+        assert left - before == {stranger.id}
+        mine = {"label": [f"io.flops.up={(place.state / 'loop').read_text().strip()}"]}
+        assert not engine.networks.list(filters=mine)
     finally:
         stranger.remove()
 
@@ -217,7 +221,7 @@ def test_what_a_killed_one_left_is_removed_from_outside(place: Place, engine: Do
     assert "1 containers removed" in up.down()
     assert not engine.containers.list(all=True, filters={"label": ["io.flops.up.owner=steady"]})
     assert "nothing was left" in up.down("--purge")
-    assert not place.state.exists()
+    assert [path.name for path in place.state.iterdir()] == ["secrets"]
 
 
 def test_a_commit_that_is_not_understood_and_a_repository_that_is_away(place: Place, engine: DockerClient) -> None:
@@ -388,3 +392,34 @@ def test_an_engine_that_is_restarted_underneath(place: Place, other_engine: Othe
     up.shows(lambda status: [pod["state"] for pod in status["pods"]][-1] in ("running", "ready"))
     assert up.said.count("does not answer") == 1
     place.close()  # While there is an engine.
+
+
+def test_one_that_hangs_is_killed_and_started_anew(place: Place, engine: DockerClient) -> None:
+    hangs = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3600)"
+    probe = {"httpGet": {"path": "/", "port": 8000}, "periodSeconds": 1, "failureThreshold": 2}
+    place.push(steady=deployment("steady", place.image, hangs, livenessProbe=probe))
+    up = place.up()
+    up.wait("steady: starts")
+    up.wait("steady: / does not answer: .*; it is started anew")
+    up.wait("steady: starts with .* again, for it ended with exit code 137")
+
+
+def test_one_whose_reader_has_gone_leaves_nothing(place: Place, engine: DockerClient) -> None:
+    place.push(steady=deployment("steady", place.image, SLEEPS))
+    words = [sys.executable, "-m", "fl.cli", "up", str(place.config), "--state", str(place.state)]
+    environment = {**os.environ, "HARBOR_USERNAME": USER, "HARBOR_PASSWORD": PASSWORD}
+    with subprocess.Popen(
+        [*words, "--tracking", "http://none.invalid"],
+        stdout=subprocess.PIPE,
+        cwd=place.folder,
+        env=environment,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "steady: starts" not in process.stdout.readline():
+            assert process.poll() is None
+        process.stdout.close()
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    assert not engine.containers.list(all=True, filters={"label": ["io.flops.up.owner=steady"]})
