@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -56,6 +57,43 @@ def schedule(site: Site, **changes: str) -> None:
     add_commit(site.config, {"dev/cronjob.yaml": text}, "schedule")
 
 
+def follow(site: Site, up: Up, releases: list[str], times: int) -> dict[str, Any]:
+    """Put two releases in charge by turns; returns how long each took until its first round was over."""
+    took = []
+    for number in range(times):
+        release = releases[number % 2]
+        site.flops("rollback", "dev", "--to", release, "--reason", "by turns")
+        pushed = time.monotonic()
+        up.wait(f"config [0-9a-f]+: server {release}")
+        seen = time.monotonic() - pushed
+        up.wait(f"starts with server {release}")
+        started = time.monotonic() - pushed
+        up.wait("registered")
+        took.append((time.monotonic() - pushed, seen, started))
+        tell(f"{took[-1][0]:.1f} s (seen after {seen:.1f} s, the round started after {started:.1f} s)")
+        time.sleep(7 * (number + 1) % 50)  # At other seconds of the minute.
+    return {
+        "push to the end of the first round, seconds": {
+            "median": median(total for total, *_ in took),
+            "most": max(total for total, *_ in took),
+        },
+        "seen after, seconds": median(seen for _, seen, _ in took),
+        "round, seconds": median(total - started for total, _, started in took),
+    }
+
+
+def idle(site: Site, up: Up) -> dict[str, Any]:
+    """Suspend the schedule; returns what is used while nothing happens."""
+    text = show(site.config, "dev/cronjob.yaml").replace("\nspec:\n", "\nspec:\n  suspend: true\n", 1)
+    add_commit(site.config, {"dev/cronjob.yaml": f"{text}\n"}, "suspend")
+    up.wait("suspended")
+    time.sleep(15)
+    before, _ = used(up.process.pid)
+    time.sleep(IDLE_SECONDS)
+    after, memory = used(up.process.pid)
+    return {"idle, percent of a core": 100 * (after - before) / IDLE_SECONDS, "idle, MB": memory}
+
+
 def measure(times: int, folder: Path) -> dict[str, Any]:
     client = docker.from_env(timeout=900)
     base = make_base(client)
@@ -85,26 +123,7 @@ def measure(times: int, folder: Path) -> dict[str, Any]:
         words = ("--hospitals", "3")
         up = Up(site.source, folder / "loop", *words, environment={**site.environment, **site.secrets})
         up.wait("registered")
-        took = []
-        for number in range(times):
-            release = releases[number % 2]
-            site.flops("rollback", "dev", "--to", release, "--reason", "by turns")
-            pushed = time.monotonic()
-            up.wait(f"config [0-9a-f]+: server {release}")
-            seen = time.monotonic() - pushed
-            up.wait(f"starts with server {release}")
-            started = time.monotonic() - pushed
-            up.wait("registered")
-            took.append((time.monotonic() - pushed, seen, started))
-            tell(f"{took[-1][0]:.1f} s (seen after {seen:.1f} s, the round started after {started:.1f} s)")
-            time.sleep(7 * (number + 1) % 50)  # At other seconds of the minute.
-        text = show(site.config, "dev/cronjob.yaml").replace("\nspec:\n", "\nspec:\n  suspend: true\n", 1)
-        add_commit(site.config, {"dev/cronjob.yaml": f"{text}\n"}, "suspend")
-        up.wait("suspended")
-        time.sleep(15)
-        before, _ = used(up.process.pid)
-        time.sleep(IDLE_SECONDS)
-        after, memory = used(up.process.pid)
+        found = {**follow(site, up, releases, times), **idle(site, up)}
     finally:
         if up is not None:
             up.stop()
@@ -112,16 +131,7 @@ def measure(times: int, folder: Path) -> dict[str, Any]:
         registry.close()
         ssh.stop()
         client.close()
-    return {
-        "push to the end of the first round, seconds": {
-            "median": median(total for total, *_ in took),
-            "most": max(total for total, *_ in took),
-        },
-        "seen after, seconds": median(seen for _, seen, _ in took),
-        "round, seconds": median(total - started for total, _, started in took),
-        "idle, percent of a core": 100 * (after - before) / IDLE_SECONDS,
-        "idle, MB": memory,
-    }
+    return found
 
 
 def main() -> None:
@@ -129,6 +139,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5, help="pushes; default: 5")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Which a shell has ignored in the background.
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options.times, Path(scratch))
     if options.json:
