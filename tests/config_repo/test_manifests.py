@@ -221,6 +221,7 @@ def strict(schema: Any) -> Any:
     return found
 
 
+@cache
 def argocd() -> list[dict[str, Any]]:
     schemas = {
         name: strict(json.loads((SCHEMAS / f"{name.lower()}.json").read_text()))
