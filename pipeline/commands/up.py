@@ -71,6 +71,7 @@ def up(  # noqa: PLR0913 - one for each option
     and what the branch gets is followed. It is a development loop and no cluster; a manifest that it does not
     understand is refused. Ctrl-C, or 'flops down' elsewhere, ends and removes what it started.
     """
+    from fl.errors import SettingsError
     from pipeline.loop.loop import Wishes, run
     from pipeline.settings import check_environment, read_settings
 
@@ -80,6 +81,10 @@ def up(  # noqa: PLR0913 - one for each option
     if show:
         _show(state, as_json)
         return
+    if tracking and not tracking.startswith(("http://", "https://")):
+        raise SettingsError(
+            f"--tracking {tracking}: the address of a server that containers reach is needed, http://…"
+        )
     settings = replace(settings, repository=repository or settings.repository)
     run(settings, Wishes(name, hospitals, tracking, every), state, _sayer(as_json))
 

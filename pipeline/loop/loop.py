@@ -79,9 +79,9 @@ def run(settings: Settings, wishes: Wishes, state: State, say: Callable[[str], N
         troubles = Troubles(say)
         loop = Loop(wishes, state, say, watch, supplies, Runner(pods, pulls, troubles, say), troubles)
         try:
+            watch.start()
             supplies.start()
             loop.runner.adopt(pods.list())
-            watch.start()
             while True:
                 started = time.monotonic()
                 loop.tick()

@@ -32,6 +32,10 @@ _SECONDS = 60
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
+class NoEnvironment(ManifestError):  # noqa: N818 - a state, not a mistake
+    """The repository has no such environment."""
+
+
 def kubectl() -> str:
     """Return the program that builds kustomizations: the one of this environment, else the machine's.
 
@@ -99,7 +103,7 @@ def _files(root: Path, environment: str) -> Iterator[tuple[str, list[Any]]]:
     folder = root / environment
     if not (folder / "kustomization.yaml").is_file():
         others = sorted(path.parent.name for path in root.glob("*/kustomization.yaml"))
-        raise ManifestError(
+        raise NoEnvironment(
             f"{environment}/kustomization.yaml: is not there"
             + (f"; the repository has {', '.join(others)}" if others else "")
         )

@@ -14,7 +14,8 @@ from fl.errors import FlopsError, SettingsError
 from pipeline import git_tool
 from pipeline.config_repo import release_file
 from pipeline.git_environment import git_environment
-from pipeline.loop.manifests import build
+from pipeline.git_words import RepositoryRefused
+from pipeline.loop.manifests import NoEnvironment, build
 from pipeline.record import read_release
 from pipeline.yaml_text import ManifestError
 
@@ -68,7 +69,7 @@ class Watch:
         """Begin, and wait for the first look.
 
         Raises:
-            SettingsError: there is no way to the repository with these settings.
+            SettingsError: with these settings there is no way to the repository, or it has no such environment.
         """
         self._thread.start()
         while not self._first.wait(0.2):  # In pieces, so that Ctrl-C is heard.
@@ -117,6 +118,9 @@ class Watch:
                 commit = git_tool.find_commit(clone, git_tool.head(branch))
                 newest = str(commit.hexsha) if commit is not None else newest
         except FlopsError as error:
+            if isinstance(error, RepositoryRefused) and not self._first.is_set():
+                self._refused = error
+                return
             self._away = self._tell(self._away, str(error))
             return
         if self._away:
@@ -127,6 +131,9 @@ class Watch:
         try:
             self.seen = self._read(clone, newest, here)
         except SettingsError as error:  # It stays wrong until the next commit.
+            if isinstance(error, NoEnvironment) and not self._first.is_set():
+                self._refused = error
+                return
             kept = f"; {self.seen.desired.commit[:8]} stays in charge" if self.seen else ""
             self._invalid = self._tell(self._invalid, f"config {newest[:8]}: {error}{kept}")
         except Exception as error:  # It is looked at again.

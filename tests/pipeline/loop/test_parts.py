@@ -234,6 +234,19 @@ class TestWatch:
             watch.start()
         watch.stop()
 
+    def test_a_repository_or_an_environment_that_is_not_there(
+        self, settings_for: Callable[..., Settings], tmp_path: Path, bare: Path
+    ) -> None:
+        for place, environment, told in (
+            (tmp_path / "none.git", "dev", "repository"),
+            (make_bare(tmp_path / "empty.git", {}), "dev", "has no branch 'main'"),
+            (bare, "test", r"test/kustomization\.yaml: is not there; the repository has dev"),
+        ):
+            watch = Watch(settings_for(place), environment, tmp_path, 1, lambda _: None)
+            with pytest.raises(SettingsError, match=told):
+                watch.start()
+            watch.stop()
+
 
 def test_a_problem_is_said_once_and_tried_again_later() -> None:
     said: list[str] = []
