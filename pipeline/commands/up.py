@@ -45,7 +45,7 @@ Examples:
 @click.option(
     "--every",
     type=click.FloatRange(0.5, 3600),
-    default=3.0,
+    default=8.0,
     show_default=True,
     metavar="SECONDS",
     help="Look at the config repository so often.",

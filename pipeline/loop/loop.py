@@ -56,7 +56,7 @@ class Wishes:
     environment: str
     hospitals: int = 0
     tracking: str = ""
-    seconds: float = 3.0
+    seconds: float = 8.0
 
 
 def run(settings: Settings, wishes: Wishes, state: State, say: Callable[[str], None]) -> None:
@@ -135,10 +135,11 @@ class Loop:
         """End all pods, with the grace of a job, and remove them."""
         pods = self.runner.pods
         try:
-            self.say("ends what it started")
-            for pod in pods.list():
-                if pod.running:
-                    pods.signal(pod, "SIGTERM")
+            running = [pod for pod in pods.list() if pod.running]
+            if running:
+                self.say("ends what it started")
+            for pod in running:
+                pods.signal(pod, "SIGTERM")
             end = time.monotonic() + _GRACE
             while any(pod.running for pod in pods.list()) and time.monotonic() < end:
                 time.sleep(0.3)

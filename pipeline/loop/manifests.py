@@ -102,7 +102,7 @@ def _files(root: Path, environment: str) -> Iterator[tuple[str, list[Any]]]:
     """Yield the environment's YAML files as composed documents; what is no YAML is found here, with its line."""
     folder = root / environment
     if not (folder / "kustomization.yaml").is_file():
-        others = sorted(path.parent.name for path in root.glob("*/kustomization.yaml"))
+        others = sorted(path.parent.name for path in root.glob("*/cronjob.yaml"))
         raise NoEnvironment(
             f"{environment}/kustomization.yaml: is not there"
             + (f"; the repository has {', '.join(others)}" if others else "")
