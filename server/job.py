@@ -47,13 +47,18 @@ _log = logging.getLogger("flops.server")
 
 @dataclass
 class Progress:
-    """What has been reached so far; also the federation's observer."""
+    """What has been reached so far, since the job's start; also the federation's observer."""
 
     history: list[RoundRecord] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     sites: list[SiteDescription] = field(default_factory=list)
     state: ModelState | None = None
+    started: float = field(default_factory=time.monotonic)
     _federation: Federation | None = None
+
+    def seconds(self) -> float:
+        """Return how long the job has run."""
+        return time.monotonic() - self.started
 
     def follow(self, federation: Federation) -> None:
         """Take the federation whose state counts after each round."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
 from fl.protocol import this_release
+from server.lineage import FILE, lineage_of
 from server.metrics import round_metrics
 
 if TYPE_CHECKING:
@@ -119,31 +119,16 @@ class Recorder:
             for record in progress.history:
                 log.metrics(record.round, round_metrics(record))
             log.flush()
-            return registry.register(log, settings.model, settings.task, state, self._tags(progress, parent), origin)
+            lineage = lineage_of(progress, settings, parent)
+            tags = {**lineage.tags(), **self._tags(progress)}
+            files = {FILE: lineage.as_json()}
+            return registry.register(log, settings.model, settings.task, state, tags, origin, files=files)
 
-    def _tags(self, progress: Progress, parent: ModelVersion | None) -> dict[str, str]:
-        release, settings, state = this_release(), self._settings, progress.state
-        if state is None:
-            raise ValueError("there is no complete round")
-        tags = {
-            "task": settings.task_name,
-            "strategy": settings.spec.name,
-            "rounds": str(len(progress.history)),
-            "clients": str(len(progress.hospitals())),
-            "hospitals": ", ".join(progress.hospitals())[:4000],
-            "seed": str(settings.seed),
-            "signature": state.signature,
-            "digest": state.digest(),
-            "version": release.version,
-            "commit": release.commit,
-            "image": release.image,
-            **_deployment(),
-        }
-        if parent is not None:
-            tags["parent"] = str(parent.version)
-        closed = self._gate(progress)
-        if self._settings.gate is not None:
-            tags["gate"] = closed or "passed"
+    def _tags(self, progress: Progress) -> dict[str, str]:
+        settings = self._settings
+        tags = {"strategy": settings.spec.name, "seed": str(settings.seed), "version": this_release().version}
+        if settings.gate is not None:
+            tags["gate"] = self._gate(progress) or "passed"
         return tags
 
     def _gate(self, progress: Progress) -> str:
@@ -157,16 +142,6 @@ class Recorder:
         if not value >= gate.at_least:
             return f"gate: {gate.metric} {value:.4f} is below {gate.at_least:g}; it does not become the champion"
         return ""
-
-
-def _deployment() -> dict[str, str]:
-    """Return what the manifests say of this job: the release, which is its image's tag, and their own commit."""
-    named = os.environ.get("FLOPS_IMAGE", "").partition("@")[0]
-    told = {
-        "release": named.rpartition(":")[2] if ":" in named.rpartition("/")[2] else "",
-        "config_commit": os.environ.get("FLOPS_CONFIG_COMMIT", ""),
-    }
-    return {name: value for name, value in told.items() if value}
 
 
 def _insist(call: Callable[[], Any], seconds: Callable[[], float]) -> Any:

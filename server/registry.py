@@ -124,6 +124,60 @@ class Registry:
                 ) from error
             return read_bundle(Path(path))
 
+    def models(self) -> list[str]:
+        """Return the names of the models that there are, in order.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        try:
+            names, token = [], None
+            while True:
+                page = self._client.search_registered_models(page_token=token)
+                names += [str(found.name) for found in page]
+                token = page.token
+                if not token:
+                    return sorted(names)
+        except (MlflowException, OSError) as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Return a model's versions, the newest first.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        try:
+            found, token = [], None
+            while True:
+                page = self._client.search_model_versions(f"name = '{name}'", page_token=token)
+                found += [_version(version) for version in page]
+                token = page.token
+                if not token:
+                    return sorted(found, key=lambda version: -version.version)
+        except (MlflowException, OSError) as error:
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+
+    def text(self, version: ModelVersion, file: str) -> str | None:
+        """Return a file that is stored with a version; None where there is none.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                listed = mlflow.artifacts.list_artifacts(artifact_uri=version.source, tracking_uri=self.uri)
+                if not any(entry.path.rpartition("/")[2] == file for entry in listed):
+                    return None
+                path = mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{version.source}/{file}", dst_path=folder, tracking_uri=self.uri
+                )
+                return Path(path).read_text(encoding="utf-8")
+            except (MlflowException, OSError) as error:
+                raise FlopsError(
+                    f"model {version.name} version {version.version} cannot be read: {_reason(error)}"
+                ) from error
+
     @contextmanager
     def run(self, name: str, settings: Mapping[str, Any]) -> Iterator[RunLog]:
         """Record a run: finished if the block ends well, killed or failed if it raises.
@@ -159,6 +213,8 @@ class Registry:
         state: ModelState,
         tags: Mapping[str, str],
         parent: ModelVersion | None = None,
+        *,
+        files: Mapping[str, str] | None = None,
     ) -> ModelVersion:
         """Store a model with a run and make it the newest version.
 
@@ -169,13 +225,14 @@ class Registry:
             state: its weights.
             tags: what the version says of itself.
             parent: the version that training started from.
+            files: further files to be stored with the model: text by name.
 
         Raises:
             ParentReplaced: the parent is no longer the newest version: somebody else went on from it.
             FlopsError: the registry failed; no version was made.
         """
         try:
-            return self._register(log, name, task, state, tags, parent)
+            return self._register(log, name, task, state, tags, parent, files or {})
         except (MlflowException, OSError) as error:  # requests' errors are OSErrors too.
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
 
@@ -191,10 +248,13 @@ class Registry:
         state: ModelState,
         tags: Mapping[str, str],
         parent: ModelVersion | None,
+        files: Mapping[str, str],
     ) -> ModelVersion:
         with tempfile.TemporaryDirectory() as folder:
             model = Path(folder) / "model"
             _save_pyfunc(model, task, state)
+            for file, text in files.items():
+                (model / file).write_text(text, encoding="utf-8")
             self._client.log_artifacts(log.run_id, str(model), "model")
         try:
             self._client.create_registered_model(name)

@@ -18,11 +18,13 @@ from fl import cli
 ROOT = Path(__file__).parents[1]
 PIPELINE = ("doctor", "init", "init-config", "promote", "release", "resume", "rollback", "status")
 LOOP = ("down", "up")
-COMMANDS = ("deal", "run", "strategies", "tasks", *PIPELINE, *LOOP)
+COMMANDS = ("deal", "run", "models", "strategies", "tasks", *PIPELINE, *LOOP)
 CLIENT = ("check", "health", "keygen", "receipts", "start")
+MODELS = ("diff", "show")
 SERVER = ("certificate", "health", "round", "serve", "verify")
 EVERY = (*COMMANDS, *(f"client {name}" for name in CLIENT), *(f"server {name}" for name in SERVER))
-PAGES = {"run": "run.md", "deal": "data.md", "client": "hospital.md", "server": "server.md"}
+EVERY = (*EVERY, *(f"models {name}" for name in MODELS))
+PAGES = {"run": "run.md", "deal": "data.md", "client": "hospital.md", "server": "server.md", "models": "models.md"}
 PAGES |= dict.fromkeys(PIPELINE, "releases.md") | dict.fromkeys(LOOP, "loop.md")
 """Where the options of a command, or of a group's, are documented."""
 

@@ -1,0 +1,1 @@
+"""`flops models`: versions of the global model, looked back on."""

@@ -1,0 +1,72 @@
+"""`flops models show`: how a version came to be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from server.lineage import Lineage
+
+
+@click.command(
+    short_help="Show one version's history, to the root.",
+    epilog="Example: flops models show 4",
+)
+@click.argument("version")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@click.pass_context
+def show(context: click.Context, version: str, as_json: bool) -> None:
+    """Show what made a version, a number or an alias such as champion, and its parents, to the root."""
+    from server.models import choose_model, history, number_of, open_registry
+
+    registry = open_registry()
+    name = choose_model(registry, context.obj["model"])
+    found = list(history(registry, number_of(registry, name, version)))
+    if as_json:
+        click.echo(json.dumps({"model": name, "history": [asdict(one) for one in found]}))
+        return
+    _tell(found[0])
+    for one in found[1:]:
+        made = f"release {one.release}" if one.release else f"commit {one.commit[:12]}" if one.commit else "by hand"
+        measured = _measured(one.metrics)
+        click.echo(f"from {one.model}: {made}, {one.rounds} rounds{f', {measured}' if measured else ''}")
+    last = found[-1]
+    click.echo(f"from version {last.parent}, which is gone" if last.parent else "from the task's first weights")
+
+
+def _tell(one: Lineage) -> None:
+    from fl.console import print_table
+
+    rows = [
+        ("task", one.task),
+        ("commit", one.commit),
+        ("image", one.image),
+        ("release", one.release),
+        ("config commit", one.config_commit),
+        ("protocol", one.protocol or ""),
+        ("rounds", one.rounds),
+        ("metrics", _measured(one.metrics)),
+        ("seconds", f"{one.seconds:.1f}" if one.seconds else ""),
+        ("signature", one.signature),
+        ("weights", one.digest),
+        *((f"  {name}", value) for name, value in one.settings.items()),
+    ]
+    print_table(("", one.model), [(name, str(value)) for name, value in rows if value != ""])
+    hospitals = [
+        (name, str(told.get("examples", "")), str(told.get("rounds", "")), str(told.get("release", "")),
+         _measured(told.get("metrics", {})))
+        for name, told in one.hospitals.items()
+    ]  # fmt: skip
+    if hospitals:
+        print_table(("hospital", "examples", "rounds", "client", "on its hold-out data"), hospitals)
+    for left in one.left_out:
+        verb = "refused" if left.get("refused") else "left out of"
+        click.echo(f"{left.get('hospital')}: {verb} {left.get('step')}: {left.get('reason')}")
+
+
+def _measured(metrics: object) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()) if isinstance(metrics, dict) else ""

@@ -1,0 +1,201 @@
+"""Versions of a model, looked back on: what there is, how one came to be, and how two differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fl.errors import FlopsError, SettingsError
+from server.lineage import FILE, Lineage, read_lineage
+from server.recording import CHAMPION
+from server.registry_names import default_uri, embedded_database, public_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server.registry import ModelVersion, Registry
+
+_SHORT = 12
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How one version differs from another.
+
+    Attributes:
+        settings: what the federation's file said differently: the one's and the other's value by key; empty for none.
+        release: commit, image, release, configuration and protocol, likewise.
+        hospitals: who is in one of them alone, with which: "left" or "joined".
+        metrics: over all hospitals: the one's value, the other's.
+        by_hospital: likewise, by hospital, of those that are in both.
+        distance: L2 norm of the parameters' difference; NaN where the models have other arrays.
+        relative: that, as a part of the norm of the first one's parameters.
+    """
+
+    settings: dict[str, tuple[str, str]]
+    release: dict[str, tuple[str, str]]
+    hospitals: dict[str, str]
+    metrics: dict[str, tuple[float | None, float | None]]
+    by_hospital: dict[str, dict[str, tuple[float | None, float | None]]]
+    distance: float
+    relative: float
+
+
+def open_registry() -> Registry:
+    """Open the registry that there is; none is made.
+
+    Raises:
+        FlopsError: there is none here, or it does not answer.
+    """
+    uri = default_uri()
+    database = embedded_database(uri)
+    if database is not None and not database.exists():
+        raise SettingsError(
+            f"there is no model registry at {public_uri(uri)}; go to the folder that has one, or set "
+            "MLFLOW_TRACKING_URI"
+        )
+    from server.registry import Registry
+
+    return Registry()
+
+
+def choose_model(registry: Registry, name: str | None) -> str:
+    """Return the model that is named, or the only one that there is.
+
+    Raises:
+        SettingsError: there is none, or there are several.
+    """
+    there = registry.models()
+    if name is None and len(there) == 1:
+        return there[0]
+    if not there:
+        raise SettingsError("the registry has no model yet: a job or 'flops run' makes one")
+    if name is None:
+        raise SettingsError(f"the registry has several models: {', '.join(there)}; name one: --model")
+    if name not in there:
+        raise SettingsError(f"the registry has no model '{name}'; it has {', '.join(there)}")
+    return name
+
+
+def find(registry: Registry, model: str, *, commit: str = "", digest: str = "") -> list[tuple[ModelVersion, bool]]:
+    """Return versions, the newest first, and whether each is the champion.
+
+    Args:
+        registry: where they are.
+        model: whose.
+        commit: only those that this source commit made, by its beginning.
+        digest: only those that this image made, by the beginning of its digest.
+
+    Raises:
+        FlopsError: the registry failed.
+    """
+    champion = registry.aliased(model, CHAMPION)
+    digest = digest if not digest or digest.startswith("sha256:") else f"sha256:{digest}"
+    return [
+        (version, champion is not None and version.version == champion.version)
+        for version in registry.versions(model)
+        if version.tags.get("commit", "").startswith(commit) and version.tags.get("image", "").startswith(digest)
+    ]
+
+
+def lineage(registry: Registry, version: ModelVersion) -> Lineage:
+    """Return a version's lineage; of one that has none stored, what its tags say.
+
+    Raises:
+        FlopsError: it cannot be read.
+    """
+    where = f"model {version.name} version {version.version}"
+    text = registry.text(version, FILE)
+    if text is not None:
+        return read_lineage(text, where)
+    tags = version.tags
+    number = tags.get("parent", "")
+    rounds = tags.get("rounds", "")
+    return Lineage(
+        model=version.name,
+        task=tags.get("task", ""),
+        signature=tags.get("signature", ""),
+        digest=tags.get("digest", ""),
+        parent=int(number) if number.isdigit() else 0,
+        commit=tags.get("commit", ""),
+        image=tags.get("image", ""),
+        rounds=int(rounds) if rounds.isdigit() else 0,
+        protocol=0,
+        settings={name: tags[name] for name in ("strategy", "seed", "partition") if name in tags},
+    )
+
+
+def history(registry: Registry, version: ModelVersion) -> Iterator[Lineage]:
+    """Yield a version's lineage, its parent's, and so on to the root, or to one that is no longer there.
+
+    Raises:
+        FlopsError: a lineage cannot be read.
+    """
+    there = {one.version: one for one in registry.versions(version.name)}
+    number, seen = version.version, set[int]()
+    while number in there and number not in seen:
+        seen.add(number)
+        found = lineage(registry, there[number])
+        yield replace(found, model=f"{found.model} version {number}")
+        number = found.parent
+
+
+def difference(registry: Registry, one: ModelVersion, other: ModelVersion) -> Difference:
+    """Return how a version differs from another.
+
+    Raises:
+        FlopsError: one of them cannot be read.
+    """
+    a, b = lineage(registry, one), lineage(registry, other)
+    ours, theirs = registry.load(one)[1], registry.load(other)[1]
+    distance = relative = math.nan
+    if ours.signature == theirs.signature:
+        square = size = 0.0
+        for name, array in ours.arrays.items():
+            before, after = array.astype(np.float64), theirs.arrays[name].astype(np.float64)
+            square += float(np.square(after - before).sum())
+            size += float(np.square(before).sum())
+        distance = math.sqrt(square)
+        relative = distance / math.sqrt(size) if size else math.nan
+    named = ("commit", "image", "release", "config_commit", "protocol", "task")
+    both = sorted(set(a.hospitals) & set(b.hospitals))
+    return Difference(
+        settings=_changes(dict(a.settings), dict(b.settings)),
+        release=_changes({name: getattr(a, name) for name in named}, {name: getattr(b, name) for name in named}),
+        hospitals={
+            **{name: "left" for name in a.hospitals if name not in b.hospitals},
+            **{name: "joined" for name in b.hospitals if name not in a.hospitals},
+        },
+        metrics=_pairs(a.metrics, b.metrics),
+        by_hospital={
+            name: _pairs(a.hospitals[name].get("metrics", {}), b.hospitals[name].get("metrics", {})) for name in both
+        },
+        distance=distance,
+        relative=relative,
+    )
+
+
+def number_of(registry: Registry, model: str, text: str) -> ModelVersion:
+    """Return the version that a number, or an alias such as ``champion``, names.
+
+    Raises:
+        FlopsError: there is none.
+    """
+    if text.isdigit():
+        return registry.find(model, int(text))
+    found = registry.aliased(model, text)
+    if found is None:
+        raise FlopsError(f"model {model} has no version or alias '{text}'")
+    return found
+
+
+def _changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    pairs = {name: (str(one.get(name, "")), str(other.get(name, ""))) for name in sorted({*one, *other})}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _pairs(one: Any, other: Any) -> dict[str, tuple[float | None, float | None]]:
+    return {name: (one.get(name), other.get(name)) for name in sorted({*one, *other})}
