@@ -178,6 +178,43 @@ def difference(registry: Registry, one: ModelVersion, other: ModelVersion) -> Di
     )
 
 
+def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: str) -> tuple[ModelVersion, list[int]]:
+    """Let an earlier version be served and trained on from; all that came after it is taken back.
+
+    The versions are marked first and the alias is moved last: run again, it finishes what was interrupted.
+
+    Args:
+        registry: where they are.
+        model: whose.
+        to: the version; None for the newest before the champion that was not taken back and passed its gate.
+        reason: why; it stays with the versions that are taken back.
+
+    Returns:
+        The version that is the champion now, and the numbers of those that were taken back just now.
+
+    Raises:
+        FlopsError: there is none to go back to, or the registry failed.
+    """
+    versions = registry.versions(model)
+    if to is None:
+        champion = registry.aliased(model, CHAMPION)
+        if champion is None:
+            raise FlopsError(f"model {model} has no {CHAMPION} to go back from; name a version: --to")
+        earlier = [v for v in versions if v.version < champion.version and not v.abandoned]
+        to = next((v for v in earlier if v.tags.get("gate", "passed") == "passed"), None)
+        if to is None:
+            raise FlopsError(f"model {model} has no version before {champion.version} to go back to")
+    if to.abandoned:
+        raise FlopsError(
+            f"model {model} version {to.version} was taken back itself: {to.tags['abandoned']}; name another one"
+        )
+    left = [v for v in versions if v.version > to.version and not v.abandoned]
+    for version in left:
+        registry.abandon(version, reason)
+    registry.set_alias(to, CHAMPION)
+    return to, [version.version for version in left]
+
+
 def number_of(registry: Registry, model: str, text: str) -> ModelVersion:
     """Return the version that a number, or an alias such as ``champion``, names.
 

@@ -46,6 +46,9 @@ _BUNDLE = "data/bundle"
 _NEEDED = ("numpy", "pandas", "pyarrow", "safetensors", "torch")
 """What a stored model needs besides FLOps."""
 
+ABANDONED = "abandoned"
+"""The tag of a version that was taken back; its value says why."""
+
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
 
@@ -59,6 +62,11 @@ class ModelVersion:
     run_id: str
     source: str
     tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it was taken back: nothing is trained on from it."""
+        return ABANDONED in self.tags
 
 
 class ParentReplaced(FlopsError):  # noqa: N818 - a state, not a mistake
@@ -103,13 +111,13 @@ class Registry:
             ) from error
 
     def latest(self, name: str) -> ModelVersion | None:
-        """Return the newest version of a model, or None where there is none."""
+        """Return the newest version of a model that was not taken back, or None where there is none."""
         try:
             found = self._client.search_model_versions(f"name = '{name}'")
         except MlflowException as error:
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
         versions = [_version(v) for v in found]
-        return max(versions, key=lambda v: v.version, default=None)
+        return max((v for v in versions if not v.abandoned), key=lambda v: v.version, default=None)
 
     def load(self, version: ModelVersion) -> tuple[Task, ModelState]:
         """Download a version's weights; see `fl.bundle.read_bundle` for the errors."""
@@ -285,7 +293,9 @@ class Registry:
             return
         try:
             found = self._client.search_model_versions(f"name = '{made.name}'")
-            between = [v for v in map(_version, found) if parent.version < v.version < made.version]
+            between = [
+                v for v in map(_version, found) if parent.version < v.version < made.version and not v.abandoned
+            ]
             if between:
                 self._client.delete_model_version(made.name, str(made.version))
         except (MlflowException, OSError) as error:
@@ -316,6 +326,17 @@ class Registry:
             code = getattr(error, "error_code", "")
             if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and alias in str(error)):
                 return None
+            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+
+    def abandon(self, version: ModelVersion, reason: str) -> None:
+        """Mark a version as taken back: `latest` does not return it any more.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        try:
+            self._client.set_model_version_tag(version.name, str(version.version), ABANDONED, reason[:4000])
+        except (MlflowException, OSError) as error:
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
 
     def made_by(self, name: str, run_id: str) -> ModelVersion | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from fl.errors import FlopsError
 from pipeline.loop.hospitals import HOME, Hospitals, allowed
 from pipeline.loop.secrets import read_secrets
 from pipeline.loop.tracking import TrackingServer
@@ -110,6 +111,8 @@ class Supplies:
         if self._demo is None or not self._demo.keys or seen.release is None or not self._demo.ready(seen.desired):
             return {}
         ca = self._tls.get("ca.pem") or read_secrets(self.state.folder).get(TLS, {}).get("ca.crt", "")
+        if not ca:
+            raise FlopsError(f"secret '{TLS}' has no ca.crt, which demo hospitals need to trust the server")
         port = next(
             (s.spec.ports[0].port for s in seen.desired.services if s.metadata.name == SERVER),
             8080,

@@ -14,6 +14,7 @@ Examples:
   flops models --commit 3f2a1c
   flops models show champion
   flops models diff 3 4
+  flops models rollback --reason "wrong labels at st-mary"
 """
 
 
@@ -22,6 +23,7 @@ Examples:
     cls=LazyGroup,
     places={
         "diff": "server.commands.models.diff:diff",
+        "rollback": "server.commands.models.rollback:rollback",
         "show": "server.commands.models.show:show",
     },
     invoke_without_command=True,
@@ -59,7 +61,7 @@ def models(context: click.Context, model: str | None, commit: str, digest: str, 
     table = [
         (
             version.version,
-            "champion" if champion else "",
+            "champion" if champion else "taken back" if version.abandoned else "",
             version.tags.get("parent", "") or "none",
             version.tags.get("release", ""),
             version.tags.get("commit", "")[:12],
