@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from fl.data.schema import TableSchema
 from fl.errors import DataError
+from server.serving import scoring
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,6 +73,19 @@ def create_api(champion: Champion) -> FastAPI:
             return answer(there, inputs)
         except DataError as error:
             raise HTTPException(422, f"inputs: {error}") from error
+
+    @app.post("/invocations")
+    def invocations(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
+        """Predict as MLflow's own scoring server does, so that its clients work unchanged.
+
+        One of `dataframe_split`, `dataframe_records`, `inputs` and `instances` holds the examples.
+        """
+        there = served()
+        try:
+            predictor = there.predictor
+            return scoring.answer(predictor, scoring.read_examples(body, predictor.task.schema, MOST_EXAMPLES))
+        except DataError as error:
+            raise HTTPException(422, str(error)) from error
 
     return app
 

@@ -182,3 +182,57 @@ def test_its_thread_finds_the_champion(registry: Registry, serve: Serve) -> None
         assert time.monotonic() < end
         time.sleep(0.05)
     assert api.post("/predict", json={"inputs": digits()}).json()["version"] == 1
+
+
+def test_clients_of_mlflow_work_unchanged(registry: Registry, serve: Serve) -> None:
+    import mlflow
+    import pandas as pd
+
+    task = find_task("breast-cancer")
+    made = register(registry, task)
+    api = serve(loaded())
+    names = [column.name for column in task.schema.columns]
+    frame = pd.DataFrame([[1.0 + i] * len(names) for i in range(3)], columns=names)
+    expected = mlflow.pyfunc.load_model(made.source).predict(frame).to_dict("records")
+    for body in (
+        {"dataframe_split": json.loads(frame.to_json(orient="split"))},
+        {"dataframe_records": frame.to_dict("records")},
+        {"instances": frame.to_dict("records")},
+        {"inputs": frame.to_dict("list")},
+    ):
+        told = api.post("/invocations", json=body).json()["predictions"]
+        assert [row["label"] for row in told] == [row["label"] for row in expected]
+        for ours, theirs in zip(told, expected, strict=True):
+            assert set(ours) == set(theirs)
+            assert all(ours[k] == pytest.approx(theirs[k], abs=1e-6) for k in ours if k != "label")
+
+
+def test_arrays_come_as_inputs_or_instances(registry: Registry, serve: Serve) -> None:
+    register(registry, find_task("digits"))
+    api = serve(loaded())
+    for form in ("inputs", "instances"):
+        assert len(api.post("/invocations", json={form: digits(2)}).json()["predictions"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({}, "one of dataframe_split, dataframe_records, inputs, instances is needed, and there is none"),
+        ({"inputs": {}, "instances": []}, "there is inputs and instances"),
+        ({"dataframe_split": []}, "an object with columns and data"),
+        ({"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}, "row 1: a list of 1 values is needed"),
+        ({"dataframe_split": {"columns": ["a"], "data": 1}}, "a list is needed"),
+        ({"dataframe_records": [1]}, "row 1: dataframe_records: an object"),
+        ({"dataframe_records": [{"moon": 1}]}, "column 'moon': the schema does not know it"),
+        ({"inputs": {"mean radius": [1, 2], "mean texture": [1]}}, "different numbers of values"),
+        ({"inputs": [1]}, "an object with a list of values for each column"),
+        ({"instances": []}, "0 examples"),
+    ],
+)
+def test_what_is_no_form_of_mlflow_is_refused(
+    registry: Registry, serve: Serve, body: dict[str, Any], told: str
+) -> None:
+    register(registry, find_task("breast-cancer"))
+    answer = serve(loaded()).post("/invocations", json=body)
+    assert answer.status_code == 422, answer.text
+    assert told in answer.json()["detail"]
