@@ -52,12 +52,30 @@ def record(
     return recorder.record(progress, parent, lambda: 5.0)[0]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a registry of three versions, of three releases."""
+    folder = tmp_path_factory.mktemp("three")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.chdir(folder)
+        record(folder, patch, number=1, hospitals=("a", "b"))
+        record(folder, patch, number=2, hospitals=("a", "b"))
+        record(folder, patch, number=3, hospitals=("b", "d"), rounds=2)
+    return folder
+
+
 @pytest.fixture
-def three(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three versions of three releases."""
+def three(here: Path, kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be in that folder, and only look."""
+    monkeypatch.chdir(kept)
+
+
+@pytest.fixture
+def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two versions that a test may change."""
     record(here, monkeypatch, number=1, hospitals=("a", "b"))
     record(here, monkeypatch, number=2, hospitals=("a", "b"))
-    record(here, monkeypatch, number=3, hospitals=("b", "d"), rounds=2)
 
 
 @pytest.mark.usefixtures("three")
@@ -110,38 +128,6 @@ class TestCommands:
         assert "apart" in shown
         assert flops("models", "diff", "2", "2").out.endswith("weights: 0 apart, 0.00% of version 2's norm\n")
 
-    def test_a_rollback_restores_marks_and_is_trained_on_from(
-        self, flops: Callable[..., Ended], here: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        told = flops("models", "rollback", "--to", "1", "--reason", "wrong  labels", "--json").json
-        assert told == {"model": MODEL, "champion": 1, "taken_back": [2, 3]}
-        assert "taken back" in flops("models").out
-        registry = Registry()
-        assert registry.find(MODEL, 3).tags["abandoned"] == "wrong labels"
-        assert registry.latest(MODEL) == registry.find(MODEL, 1)
-        made = record(here, monkeypatch, number=4, hospitals=("a",))
-        assert (made.version, made.tags["parent"]) == (4, "1")
-        rows = flops("models", "--json").json["versions"]
-        assert [row["version"] for row in rows if row["champion"]] == [4]
-        again = flops("models", "rollback", "--reason", "again")
-        assert again.out.startswith(f"{MODEL}: version 1 is the champion, and the next job goes on from it")
-        ended = flops("models", "rollback", "--to", "3", "--reason", "x")
-        assert (ended.code, "version 3 was taken back itself: wrong labels" in ended.line) == (1, True)
-        assert "has no version before 1 to go back to" in flops("models", "rollback", "--reason", "x").line
-        assert flops("models", "rollback", "--reason", " ").code == 2
-
-    def test_a_job_that_is_under_way_registers_nothing_after_a_rollback(
-        self, flops: Callable[..., Ended], here: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        recorder = Recorder(read_federation(here / "federation.toml"))
-        parent, state = recorder.parent()
-        flops("models", "rollback", "--to", "1", "--reason", "bad")
-        evaluation = Evaluation(10, 0.1, {"accuracy": 0.9})
-        done = RoundRecord(1, {"a": 0.1}, evaluation, {"a": evaluation}, 1.0, 1.0, {"a": 10})
-        with pytest.raises(ParentReplaced):
-            recorder.record(Progress([done], state=state), parent, lambda: 5.0)
-        assert flops("models", "--json").json["versions"][0]["version"] == 3
-
     def test_what_is_not_there_is_named(self, flops: Callable[..., Ended]) -> None:
         for words, told in (
             (("models", "show", "9"), "model flops-digits version 9 cannot be read"),
@@ -152,6 +138,42 @@ class TestCommands:
             ended = flops(*words)
             assert ended.code in (1, 2)
             assert told in ended.line
+
+
+@pytest.mark.usefixtures("own")
+def test_a_rollback_restores_marks_and_is_trained_on_from(
+    flops: Callable[..., Ended], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = flops("models", "rollback", "--to", "1", "--reason", "wrong  labels", "--json").json
+    assert told == {"model": MODEL, "champion": 1, "taken_back": [2]}
+    assert "taken back" in flops("models").out
+    registry = Registry()
+    assert registry.find(MODEL, 2).tags["abandoned"] == "wrong labels"
+    assert registry.latest(MODEL) == registry.find(MODEL, 1)
+    made = record(here, monkeypatch, number=3, hospitals=("a",))
+    assert (made.version, made.tags["parent"]) == (3, "1")
+    rows = flops("models", "--json").json["versions"]
+    assert [row["version"] for row in rows if row["champion"]] == [3]
+    again = flops("models", "rollback", "--reason", "again")
+    assert again.out.startswith(f"{MODEL}: version 1 is the champion, and the next job goes on from it")
+    ended = flops("models", "rollback", "--to", "2", "--reason", "x")
+    assert (ended.code, "version 2 was taken back itself: wrong labels" in ended.line) == (1, True)
+    assert "has no version before 1 to go back to" in flops("models", "rollback", "--reason", "x").line
+    assert flops("models", "rollback", "--reason", " ").code == 2
+
+
+@pytest.mark.usefixtures("own")
+def test_a_job_that_is_under_way_registers_nothing_after_a_rollback(
+    flops: Callable[..., Ended], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder(read_federation(here / "federation.toml"))
+    parent, state = recorder.parent()
+    flops("models", "rollback", "--to", "1", "--reason", "bad")
+    evaluation = Evaluation(10, 0.1, {"accuracy": 0.9})
+    done = RoundRecord(1, {"a": 0.1}, evaluation, {"a": evaluation}, 1.0, 1.0, {"a": 10})
+    with pytest.raises(ParentReplaced):
+        recorder.record(Progress([done], state=state), parent, lambda: 5.0)
+    assert flops("models", "--json").json["versions"][0]["version"] == 2
 
 
 def test_several_models_want_a_name(here: Path, monkeypatch: pytest.MonkeyPatch, flops: Callable[..., Ended]) -> None:

@@ -15,18 +15,18 @@ import pytest
 import uvicorn
 
 from fl.errors import FlopsError
+from fl.inference import Predictor
 from fl.model import initial_state
 from fl.tasks import find_task
 from server.recording import CHAMPION
-from server.registry import Registry
+from server.registry import ModelVersion, Registry
 from server.serving.api import MOST_EXAMPLES, create_api
-from server.serving.champion import Champion
+from server.serving.champion import Champion, Served
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fl.tasks.base import Task
-    from server.registry import ModelVersion
 
     Serve = Callable[..., httpx.Client]
 
@@ -43,6 +43,16 @@ def register(registry: Registry, task: Task, seed: int = 0) -> ModelVersion:
         made = registry.register(log, MODEL, task, initial_state(task, seed), {"commit": "c" * 40})
     registry.set_alias(made, CHAMPION)
     return made
+
+
+def standing(name: str) -> Champion:
+    """A champion that stands without a registry: a task's first weights."""
+    task = find_task(name)
+    champion = Champion(MODEL, CHAMPION, 3600)
+    version = ModelVersion(MODEL, 1, "run", "nowhere", {"commit": "c" * 40})
+    champion.served = Served(version, Predictor(task, initial_state(task, 0)))
+    champion.problem = ""
+    return champion
 
 
 def loaded() -> Champion:
@@ -83,9 +93,8 @@ def digits(count: int = 1) -> list[Any]:
     return np.asarray(task.load().x[:count]).tolist()
 
 
-def test_digits_are_told_with_probabilities_and_version(registry: Registry, serve: Serve) -> None:
-    register(registry, find_task("digits"))
-    api = serve(loaded())
+def test_digits_are_told_with_probabilities_and_version(serve: Serve) -> None:
+    api = serve(standing("digits"))
     for examples in (digits(1), digits(3)):
         told = api.post("/predict", json={"inputs": examples}).json()
         assert (told["model"], told["version"], len(told["predictions"])) == (MODEL, 1, len(examples))
@@ -96,10 +105,9 @@ def test_digits_are_told_with_probabilities_and_version(registry: Registry, serv
     assert api.get("/health/ready").json() == {"ready": True, "version": 1, "problem": ""}
 
 
-def test_rows_of_a_table_are_told(registry: Registry, serve: Serve) -> None:
+def test_rows_of_a_table_are_told(serve: Serve) -> None:
     task = find_task("breast-cancer")
-    register(registry, task)
-    api = serve(loaded())
+    api = serve(standing("breast-cancer"))
     row = {column.name: 1.0 for column in task.schema.columns}
     told = api.post("/predict", json={"inputs": [row, row]}).json()
     assert len({json.dumps(one) for one in told["predictions"]}) == 1
@@ -129,16 +137,14 @@ def test_rows_of_a_table_are_told(registry: Registry, serve: Serve) -> None:
         (json.dumps({"inputs": [0] * (MOST_EXAMPLES + 1)}).encode(), 422),
     ],
 )
-def test_what_does_not_fit_is_refused(registry: Registry, serve: Serve, body: bytes, status: int) -> None:
-    register(registry, find_task("digits"))
-    api = serve(loaded())
+def test_what_does_not_fit_is_refused(serve: Serve, body: bytes, status: int) -> None:
+    api = serve(standing("digits"))
     answer = api.post("/predict", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == status, answer.text
 
 
-def test_an_image_of_the_wrong_size_is_refused(registry: Registry, serve: Serve) -> None:
-    register(registry, find_task("digits"))
-    answer = serve(loaded()).post("/predict", json={"inputs": [[0.5] * 100]})
+def test_an_image_of_the_wrong_size_is_refused(serve: Serve) -> None:
+    answer = serve(standing("digits")).post("/predict", json={"inputs": [[0.5] * 100]})
     assert answer.status_code == 422
     assert "shape" in answer.json()["detail"]
 
@@ -207,9 +213,8 @@ def test_clients_of_mlflow_work_unchanged(registry: Registry, serve: Serve) -> N
             assert all(ours[k] == pytest.approx(theirs[k], abs=1e-6) for k in ours if k != "label")
 
 
-def test_arrays_come_as_inputs_or_instances(registry: Registry, serve: Serve) -> None:
-    register(registry, find_task("digits"))
-    api = serve(loaded())
+def test_arrays_come_as_inputs_or_instances(serve: Serve) -> None:
+    api = serve(standing("digits"))
     for form in ("inputs", "instances"):
         assert len(api.post("/invocations", json={form: digits(2)}).json()["predictions"]) == 2
 
@@ -229,10 +234,7 @@ def test_arrays_come_as_inputs_or_instances(registry: Registry, serve: Serve) ->
         ({"instances": []}, "0 examples"),
     ],
 )
-def test_what_is_no_form_of_mlflow_is_refused(
-    registry: Registry, serve: Serve, body: dict[str, Any], told: str
-) -> None:
-    register(registry, find_task("breast-cancer"))
-    answer = serve(loaded()).post("/invocations", json=body)
+def test_what_is_no_form_of_mlflow_is_refused(serve: Serve, body: dict[str, Any], told: str) -> None:
+    answer = serve(standing("breast-cancer")).post("/invocations", json=body)
     assert answer.status_code == 422, answer.text
     assert told in answer.json()["detail"]
