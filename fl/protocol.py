@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 """The protocol's number: raised when a message changes so that the other side must know."""
 
+CHAMPION = "champion"
+"""The model registry's alias of the version that is served."""
+
+ABANDONED = "abandoned"
+"""The tag of a version that was taken back; its value says why."""
+
 _PREFIX = "contract."
 
 

@@ -1,16 +1,19 @@
-"""How many model versions a release has registered, asked of MLflow's REST interface: a runner needs no MLflow."""
+"""The model versions that a release has registered, over MLflow's REST interface: a runner needs no MLflow."""
 
 from __future__ import annotations
 
 import tomllib
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
 
 from fl.errors import FlopsError, SettingsError
+from fl.protocol import ABANDONED, CHAMPION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pipeline.record import ReleaseRecord
 
@@ -56,39 +59,118 @@ def count_versions(uri: str, model: str, record: ReleaseRecord | None, environme
         SettingsError: the URI is none of a server.
         FlopsError: the server does not answer, or not as MLflow does.
     """
+    with connect(uri, environment) as registry:
+        return sum(record is None or version.is_of(record) for version in registry.versions(model))
+
+
+@dataclass(frozen=True)
+class Version:
+    """A version of a registered model.
+
+    Attributes:
+        number: its number.
+        tags: what it says of itself.
+    """
+
+    number: int
+    tags: Mapping[str, str]
+
+    def is_of(self, record: ReleaseRecord) -> bool:
+        """Tell whether a release's server made it: it tells the image, or the commit alone."""
+        made_by = self.tags.get("image") or ""
+        return made_by == record.images["server"].digest if made_by else self.tags.get("commit") == record.commit
+
+
+@dataclass(frozen=True)
+class RemoteRegistry:
+    """An MLflow server's model registry."""
+
+    address: str
+    session: requests.Session
+
+    def versions(self, model: str) -> list[Version]:
+        """Return a model's versions, the newest first; none where there is no such model.
+
+        Raises:
+            FlopsError: the server does not answer, or not as MLflow does.
+        """
+        words: dict[str, Any] = {"filter": f"name = '{model}'", "max_results": _PAGE}
+        found: list[Version] = []
+        while True:
+            page = self._ask("GET", "model-versions/search", params=words)
+            with _as_mlflow():
+                for version in page.get("model_versions", []):
+                    tags = {tag["key"]: tag.get("value", "") for tag in version.get("tags", [])}
+                    found.append(Version(int(version["version"]), tags))
+            if not page.get("next_page_token"):
+                return sorted(found, key=lambda version: -version.number)
+            words["page_token"] = page["next_page_token"]
+
+    def restore(self, model: str, record: ReleaseRecord, reason: str) -> tuple[int, list[int]] | None:
+        """Let the newest version that a release made be served, and trained on from; mark those after it.
+
+        The alias is moved last: run again, it finishes what was interrupted.
+
+        Args:
+            model: the registered model's name.
+            record: the release.
+            reason: stays with the versions that are taken back.
+
+        Returns:
+            The version's number, and those that were taken back just now; None where the release made none.
+
+        Raises:
+            FlopsError: the server does not answer, or not as MLflow does.
+        """
+        versions = self.versions(model)
+        to = next((v for v in versions if v.is_of(record) and ABANDONED not in v.tags), None)
+        if to is None:
+            return None
+        left = [v.number for v in versions if v.number > to.number and ABANDONED not in v.tags]
+        for number in left:
+            words = {"name": model, "version": str(number), "key": ABANDONED, "value": reason[:4000]}
+            self._ask("POST", "model-versions/set-tag", json=words)
+        champion = {"name": model, "alias": CHAMPION, "version": str(to.number)}
+        self._ask("POST", "registered-models/alias", json=champion)
+        return to.number, left
+
+    def _ask(self, method: str, what: str, **words: Any) -> dict[str, Any]:
+        with _as_mlflow():
+            answer = self.session.request(method, f"{self.address}/api/2.0/mlflow/{what}", timeout=_SECONDS, **words)
+            answer.raise_for_status()
+            found: dict[str, Any] = answer.json()
+            return found
+
+
+@contextmanager
+def connect(uri: str, environment: Mapping[str, str]) -> Iterator[RemoteRegistry]:
+    """Yield the model registry of an MLflow server.
+
+    Args:
+        uri: MLflow's tracking URI, http or https.
+        environment: may hold MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN.
+
+    Raises:
+        SettingsError: the URI is none of a server.
+    """
     if not uri.startswith(("http://", "https://")):
         raise SettingsError("MLFLOW_TRACKING_URI: the address of an MLflow server is needed, http(s)://…")
-    session = requests.Session()
-    if certificate := environment.get(CA_VARIABLE):
-        session.verify = certificate
-    if token := environment.get("MLFLOW_TRACKING_TOKEN"):
-        session.headers["Authorization"] = f"Bearer {token}"
-    elif user := environment.get("MLFLOW_TRACKING_USERNAME"):
-        session.auth = (user, environment.get("MLFLOW_TRACKING_PASSWORD", ""))
-    words: dict[str, Any] = {"filter": f"name = '{model}'", "max_results": _PAGE}
-    count = 0
+    with requests.Session() as session:
+        if certificate := environment.get(CA_VARIABLE):
+            session.verify = certificate
+        if token := environment.get("MLFLOW_TRACKING_TOKEN"):
+            session.headers["Authorization"] = f"Bearer {token}"
+        elif user := environment.get("MLFLOW_TRACKING_USERNAME"):
+            session.auth = (user, environment.get("MLFLOW_TRACKING_PASSWORD", ""))
+        yield RemoteRegistry(uri.rstrip("/"), session)
+
+
+@contextmanager
+def _as_mlflow() -> Iterator[None]:
     try:
-        while True:
-            answer = session.get(
-                f"{uri.rstrip('/')}/api/2.0/mlflow/model-versions/search", params=words, timeout=_SECONDS
-            )
-            answer.raise_for_status()
-            found = answer.json()
-            for version in found.get("model_versions", []):
-                tags = {tag["key"]: tag.get("value", "") for tag in version.get("tags", [])}
-                if record is None:
-                    count += 1
-                    continue
-                made_by = tags.get("image") or ""
-                same = made_by == record.images["server"].digest if made_by else tags.get("commit") == record.commit
-                count += bool(same)
-            if not found.get("next_page_token"):
-                return count
-            words["page_token"] = found["next_page_token"]
+        yield
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type(error).__name__
         raise FlopsError(
             f"the model registry of MLFLOW_TRACKING_URI does not answer as MLflow does: {reason}"
         ) from error
-    finally:
-        session.close()

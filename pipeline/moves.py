@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fl.errors import SettingsError
+from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import Change, ConfigRepo, Unchanged, hold_file, manifest_file, release_file
 from pipeline.history import Event, events, find_release
+from pipeline.model_registry import connect, model_name
 from pipeline.record import Hold
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from pipeline.record import ReleaseRecord
     from pipeline.settings import Settings
@@ -98,6 +99,51 @@ def rollback(settings: Settings, environment: str, to: str | None, reason: str, 
         f"until 'flops resume {environment}'"
     )
     return Move("moved", line, environment, target, left, commit)
+
+
+def check_model(settings: Settings, environment: str, variables: Mapping[str, str]) -> str:
+    """Find out before anything is changed whether the model can go back; returns its name.
+
+    Args:
+        settings: the pipeline's.
+        environment: the folder of the config repository.
+        variables: the process's; may hold the registry's account.
+
+    Raises:
+        FlopsError: no registry is named, or it does not answer, or the environment names no model.
+    """
+    if not settings.tracking:
+        raise SettingsError("--with-model asks the model registry; set MLFLOW_TRACKING_URI")
+    file = f"{environment}/federation.toml"
+    with ConfigRepo.open(settings) as repo:
+        model = model_name(repo.read(file), file)
+    with connect(settings.tracking, variables) as registry:
+        registry.versions(model)
+    return model
+
+
+def restore_model(
+    settings: Settings, move: Move, reason: str, variables: Mapping[str, str]
+) -> tuple[int | None, list[int], str]:
+    """Let the newest model version of the release that a rollback brought back be the champion.
+
+    Returns:
+        The version, or None where the release made none; those that were taken back; the model's name.
+
+    Raises:
+        FlopsError: the registry failed; the release is rolled back all the same.
+    """
+    if move.record is None:
+        raise ValueError("the move has no release")
+    try:
+        model = check_model(settings, move.environment, variables)
+        with connect(settings.tracking, variables) as registry:
+            found = registry.restore(model, move.record, reason)
+    except FlopsError as error:
+        raise FlopsError(
+            f"{move.line}; but the model stays as it is: {error}; 'flops models rollback' does it later"
+        ) from error
+    return (found[0], found[1], model) if found else (None, [], model)
 
 
 def _way_back(repo: ConfigRepo, environment: str, found: list[Event], to: str | None) -> tuple[str, ReleaseRecord]:

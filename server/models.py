@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl.errors import FlopsError, SettingsError
+from fl.protocol import ABANDONED, CHAMPION
 from server.lineage import FILE, Lineage, read_lineage
-from server.recording import CHAMPION
 from server.registry_names import default_uri, embedded_database, public_uri
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: s
             raise FlopsError(f"model {model} has no version before {champion.version} to go back to")
     if to.abandoned:
         raise FlopsError(
-            f"model {model} version {to.version} was taken back itself: {to.tags['abandoned']}; name another one"
+            f"model {model} version {to.version} was taken back itself: {to.tags[ABANDONED]}; name another one"
         )
     left = [v for v in versions if v.version > to.version and not v.abandoned]
     for version in left:

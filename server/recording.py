@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
-from fl.protocol import this_release
+from fl.protocol import CHAMPION, this_release
 from server.lineage import FILE, lineage_of
 from server.metrics import round_metrics
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 OPEN_SECONDS = 20.0
 """How long a registry that does not answer is tried again at the start of a job."""
-
-CHAMPION = "champion"
-"""The alias of the version that is served."""
 
 _log = logging.getLogger("flops.server")
 

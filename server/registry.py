@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from fl.bundle import read_bundle, save_bundle
 from fl.data.schema import TableSchema
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
+from fl.protocol import ABANDONED
 from server.registry_names import default_uri, embedded_database, public_uri
 
 # A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
@@ -45,9 +46,6 @@ _BUNDLE = "data/bundle"
 
 _NEEDED = ("numpy", "pandas", "pyarrow", "safetensors", "torch")
 """What a stored model needs besides FLOps."""
-
-ABANDONED = "abandoned"
-"""The tag of a version that was taken back; its value says why."""
 
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""

@@ -43,7 +43,7 @@ def serve(context: click.Context, config: Path, host: str, port: int, every: flo
     /health/ready, /docs.
     """
     from fl.logs import log_to_people
-    from server.recording import CHAMPION
+    from fl.protocol import CHAMPION
     from server.serving.api import create_api
     from server.serving.champion import Champion
     from server.settings import read_federation

@@ -105,3 +105,40 @@ def test_the_federations_file_names_the_model(content: bytes, name: str) -> None
 def test_a_federations_file_that_does_not(content: bytes | None, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         model_name(content, "dev/federation.toml")
+
+
+@pytest.mark.slow
+def test_a_rollback_takes_the_model_back_too(
+    tracker: Tracker, flops: Callable[..., Ended], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tests.pipeline.repositories import REGISTRY, add_commit, log, make_bare
+
+    files = {**recorded(2), "dev/federation.toml": 'task = "digits"\n'}
+    config = make_bare(tmp_path / "config.git", recorded(1))
+    add_commit(config, files, "second")
+    for name, value in {
+        "DOCKER_REGISTRY": REGISTRY,
+        "IMAGE_REPO": "flops",
+        "FLOPS_CONFIG_REPOSITORY": str(config),
+    }.items():
+        monkeypatch.setenv(name, value)
+    words = ("rollback", "dev", "--with-model", "--reason", "wrong labels")
+    assert flops(*words).line == "--with-model asks the model registry; set MLFLOW_TRACKING_URI"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
+    assert "does not answer as MLflow does" in flops(*words).line
+    assert len(log(config)) == 2
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+    first = read_release(recorded(1)["dev/release.json"].encode(), "dev/release.json")
+    registry, task = Registry(tracker.uri), find_task("digits")
+    for record in (first, first, RECORD, RECORD):
+        tags = {"commit": record.commit}
+        with registry.run("test", {}) as run:
+            made = registry.register(run, "flops-digits", task, initial_state(task, 0), tags)
+        registry.set_alias(made, "champion")
+    told = flops(*words, "--json").json
+    assert (told["release"], told["model_version"], told["taken_back"]) == (first.release, 2, [3, 4])
+    champion, newest = registry.aliased("flops-digits", "champion"), registry.latest("flops-digits")
+    assert champion is not None
+    assert newest is not None
+    assert (champion.version, newest.version) == (2, 2)
+    assert registry.find("flops-digits", 4).tags["abandoned"] == "wrong labels"

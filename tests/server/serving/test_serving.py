@@ -17,8 +17,8 @@ import uvicorn
 from fl.errors import FlopsError
 from fl.inference import Predictor
 from fl.model import initial_state
+from fl.protocol import CHAMPION
 from fl.tasks import find_task
-from server.recording import CHAMPION
 from server.registry import ModelVersion, Registry
 from server.serving.api import MOST_EXAMPLES, create_api
 from server.serving.champion import Champion, Served
