@@ -86,8 +86,7 @@ class Demo:
 
     def registry(self) -> None:
         """Start a registry on loopback, which the engine trusts without TLS."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         self.environment["DOCKER_REGISTRY"] = f"127.0.0.1:{port}"
         if program := shutil.which("docker-registry"):
             config = FOLDER / "registry.yml"
@@ -184,13 +183,21 @@ def prepare() -> None:
     git("init", "-q", "--bare", "-b", "main", str(CONFIG), folder=HERE)
 
 
+def free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 def every_minute() -> None:
-    """Let rounds start every minute in place of every five."""
+    """Let rounds start every minute in place of every five, and the server have a port that is free here."""
     clone = FOLDER / "config"
     git("clone", "-q", str(CONFIG), str(clone), folder=FOLDER)
     path = clone / "dev" / "cronjob.yaml"
     text = re.sub(r"schedule: .*", 'schedule: "* * * * *"', path.read_text())
     path.write_text(re.sub(r"activeDeadlineSeconds: \d+", "activeDeadlineSeconds: 50", text))
+    service = clone / "dev" / "service.yaml"
+    service.write_text(re.sub(r"nodePort: \d+", f"nodePort: {free_port()}", service.read_text()))
     git("commit", "-qam", "A round every minute", folder=clone)
     git("push", "-q", "origin", "main", folder=clone)
 

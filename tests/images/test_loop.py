@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -112,6 +113,9 @@ def world(
     try:
         world.configure(cronjob__yaml=minutes[0])
         world.configure(cronjob__yaml=minutes[1])
+        with socket.create_server(("127.0.0.1", 0)) as free:  # Another loop may have the usual one.
+            port = free.getsockname()[1]
+        world.configure(service__yaml=(r"nodePort: \d+", f"nodePort: {port}"))
         yield world
     finally:
         up.stop()
