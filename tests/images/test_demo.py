@@ -43,7 +43,9 @@ def demo(tmp_path: Path, base_image: str, wheels: Path) -> Iterator[subprocess.P
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def left(engine: DockerClient, folder: Path) -> list[str]:
@@ -73,7 +75,7 @@ def test_it_shows_the_loop_and_leaves_nothing(
         "That was it. All of it is removed now.",
     ):
         assert words in said, said[-5000:]
-    assert left(docker_client, tmp_path) == before
+    assert not set(left(docker_client, tmp_path)) - set(before)
 
 
 def test_ctrl_c_leaves_nothing_either(
@@ -86,4 +88,4 @@ def test_ctrl_c_leaves_nothing_either(
     demo.send_signal(signal.SIGINT)
     said = demo.stdout.read()
     assert demo.wait() == 130, said
-    assert left(docker_client, tmp_path) == before
+    assert not set(left(docker_client, tmp_path)) - set(before)
