@@ -82,12 +82,17 @@ class World:
 
     def hospitals(self) -> set[str]:
         """Return the containers of the hospitals that run."""
-        ours = {"label": ["io.flops.up.role=hospital"], "status": "running"}
+        ours = {"label": [self.label, "io.flops.up.role=hospital"], "status": "running"}
         return {container.id for container in self.engine.containers.list(filters=ours)}
+
+    @property
+    def label(self) -> str:
+        """The label of this loop's containers."""
+        return f"io.flops.up={(self.up.state / 'loop').read_text().strip()}"
 
     def serving(self, path: str) -> dict[str, Any]:
         """Ask the prediction API."""
-        (container,) = self.engine.containers.list(filters={"label": ["io.flops.up.role=serving"]})
+        (container,) = self.engine.containers.list(filters={"label": [self.label, "io.flops.up.role=serving"]})
         (network,) = container.attrs["NetworkSettings"]["Networks"].values()
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://{network['IPAddress']}:8000{path}", timeout=10) as answer:
