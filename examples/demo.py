@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,19 @@ def git(*words: str, folder: Path = SOURCE) -> str:
     """Run git quietly."""
     command = ["git", "-C", str(folder), *IDENTITY, *words]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hear Ctrl-C at the end of the block alone, so that what is started in it is also ended."""
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 class Demo:
@@ -93,14 +107,15 @@ class Demo:
             storage = {"filesystem": {"rootdirectory": str(FOLDER / "registry")}}
             text = {"version": 0.1, "log": {"level": "error"}, "storage": storage}
             config.write_text(json.dumps({**text, "http": {"addr": f"127.0.0.1:{port}"}}))
-            with (FOLDER / "registry.log").open("w") as log:
+            with undisturbed(), (FOLDER / "registry.log").open("w") as log:
                 process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
-            self.ends.callback(process.wait)
-            self.ends.callback(process.terminate)
+                self.ends.callback(process.wait)
+                self.ends.callback(process.terminate)
         else:
             ports = {"5000/tcp": ("127.0.0.1", port)}
-            container = self.engine.containers.run("registry:2", detach=True, ports=ports)
-            self.ends.callback(container.remove, force=True, v=True)
+            with undisturbed():
+                container = self.engine.containers.run("registry:2", detach=True, ports=ports)
+                self.ends.callback(container.remove, force=True, v=True)
         self.ends.callback(self.remove_images)
 
     def remove_images(self) -> None:
@@ -112,16 +127,20 @@ class Demo:
         """Start the loop; what it says is shown as it comes."""
         words = ["up", "--hospitals", "3", "--every", "1", "--state", str(STATE)]
         print(f"$ flops {' '.join(words[:3])}", flush=True)
-        process = subprocess.Popen(
-            [FLOPS, *words],
-            cwd=SOURCE,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,  # Ctrl-C is ours to pass on.
-        )
-        self.ends.callback(self.flops, "down", "--purge", "--state", str(STATE))
+        with undisturbed():
+            process = subprocess.Popen(
+                [FLOPS, *words],
+                cwd=SOURCE,
+                env=self.environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,  # Ctrl-C is ours to pass on.
+            )
+            # The last is done first. Early on 'flops down' would not know it yet, so it is told itself.
+            self.ends.callback(self.flops, "down", "--purge", "--state", str(STATE))
+            self.ends.callback(process.wait)
+            self.ends.callback(process.terminate)
 
         def read() -> None:
             for line in process.stdout or ():

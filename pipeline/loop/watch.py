@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 
+_LAST_LOOK = 10.0
+"""Seconds that a look which is under way has to end."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """A commit that was read and understood.
@@ -78,8 +82,10 @@ class Watch:
             raise self._refused
 
     def stop(self) -> None:
-        """End."""
+        """End, and wait until nothing is written any more."""
         self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(_LAST_LOOK)
 
     def _run(self) -> None:
         while not self._over.is_set():

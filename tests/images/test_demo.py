@@ -78,12 +78,13 @@ def test_it_shows_the_loop_and_leaves_nothing(
     assert not set(left(docker_client, tmp_path)) - set(before)
 
 
+@pytest.mark.parametrize("words", ["$ flops up", "│ "])
 def test_ctrl_c_leaves_nothing_either(
-    before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
+    words: str, before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
 ) -> None:
     assert demo.stdout is not None
     for line in demo.stdout:
-        if "no release yet" in line:
+        if words in line:
             break
     demo.send_signal(signal.SIGINT)
     said = demo.stdout.read()
