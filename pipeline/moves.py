@@ -123,12 +123,12 @@ def check_model(settings: Settings, environment: str, variables: Mapping[str, st
 
 
 def restore_model(
-    settings: Settings, move: Move, reason: str, variables: Mapping[str, str]
-) -> tuple[int | None, list[int], str]:
-    """Let the newest model version of the release that a rollback brought back be the champion.
+    settings: Settings, move: Move, model: str, reason: str, variables: Mapping[str, str]
+) -> tuple[int | None, list[int]]:
+    """Let the newest version of a model that the release which a rollback brought back made be the champion.
 
     Returns:
-        The version, or None where the release made none; those that were taken back; the model's name.
+        The version, or None where the release made none; those that were taken back.
 
     Raises:
         FlopsError: the registry failed; the release is rolled back all the same.
@@ -136,14 +136,13 @@ def restore_model(
     if move.record is None:
         raise ValueError("the move has no release")
     try:
-        model = check_model(settings, move.environment, variables)
         with connect(settings.tracking, variables) as registry:
             found = registry.restore(model, move.record, reason)
     except FlopsError as error:
         raise FlopsError(
             f"{move.line}; but the model stays as it is: {error}; 'flops models rollback' does it later"
         ) from error
-    return (found[0], found[1], model) if found else (None, [], model)
+    return found or (None, [])
 
 
 def _way_back(repo: ConfigRepo, environment: str, found: list[Event], to: str | None) -> tuple[str, ReleaseRecord]:

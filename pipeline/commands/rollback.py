@@ -51,15 +51,13 @@ def rollback(
     reason = " ".join(reason.split())
     name = check_environment(environment)
     if with_model:
-        from pipeline.moves import check_model
+        from pipeline.moves import check_model, restore_model
 
-        check_model(settings, name, os.environ)
+        model = check_model(settings, name, os.environ)
     move = roll_back(settings, name, to, reason, who(), sayer())
     told, line = move.as_dict(), move.line
     if with_model:
-        from pipeline.moves import restore_model
-
-        version, left, model = restore_model(settings, move, reason, os.environ)
+        version, left = restore_model(settings, move, model, reason, os.environ)
         told |= {"model": model, "model_version": version, "taken_back": sorted(left)}
         again = (
             f"version {version} is the champion again" if version else "stays as it is, the release made none of it"

@@ -63,19 +63,7 @@ def answer(predictor: Predictor, given: Any) -> dict[str, Any]:
     Raises:
         DataError: an example does not fit the task's schema.
     """
-    classes, encoded = predictor.task.schema.classes, predictor.encode(given)
-    if not classes:
-        outputs = predictor.outputs(encoded).reshape(len(encoded), -1).tolist()
-        return {"predictions": [{"prediction": values} for values in outputs]}
-    return {
-        "predictions": [
-            {
-                "label": classes[int(row.argmax())],
-                **{f"probability_{name}": float(value) for name, value in zip(classes, row, strict=True)},
-            }
-            for row in predictor.probabilities(encoded)
-        ]
-    }
+    return {"predictions": predictor.predict(given).to_dict("records")}
 
 
 def _split(given: Any) -> dict[str, list[Any]]:
