@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fl.commands.params import FilePath
+from server.commands.common import federation_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(
     short_help="Serve predictions of the champion over HTTP.",
     epilog="Example: flops server serve --config federation.toml --port 8000",
 )
-@click.option(
-    "--config",
-    envvar="FLOPS_FEDERATION",
-    type=FilePath(),
-    metavar="FILE",
-    default=Path("federation.toml"),
-    help="The federation's file: it names the model.",
-    show_default=True,
-    show_envvar=True,
-)
+@federation_option
 @click.option("--host", default="0.0.0.0", show_default=True, help="Listen at this address.")  # noqa: S104 - a container
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Listen at this port.")
 @click.option(

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from fl.commands.params import FilePath
+from server.commands.common import federation_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @click.command(
     short_help="Load the newest model and look at its weights.",
     epilog="Example: flops server verify --config federation.toml",
 )
-@click.option(
-    "--config",
-    envvar="FLOPS_FEDERATION",
-    type=FilePath(),
-    metavar="FILE",
-    default=Path("federation.toml"),
-    help="The federation's file.",
-    show_default=True,
-    show_envvar=True,
-)
+@federation_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(config: Path, as_json: bool) -> int:
     """Load the newest version of the federation's model: all values finite, and other than it started from?
