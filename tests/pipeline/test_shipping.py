@@ -95,14 +95,14 @@ def test_a_tag_that_exists_is_not_overwritten(place: Place, monkeypatch: pytest.
     class Stopped(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:
-            return datetime(2026, 1, 31, 14, 5, 9, tzinfo=tz)
+            return datetime(2024, 2, 29, 23, 59, 59, tzinfo=tz)  # in the shared registry no other test has it
 
     monkeypatch.setattr("pipeline.release.datetime", Stopped)
     names = []
     for number in range(2):
         place.change(str(number))
         names.append(place.released()["release"])
-    assert names == ["2026-01-31-14-05-09", "2026-01-31-14-05-10"]
+    assert names == ["2024-02-29-23-59-59", "2024-03-01-00-00-00"]
 
 
 def test_a_wrong_password(place: Place) -> None:
