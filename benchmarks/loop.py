@@ -31,7 +31,7 @@ from tests.images.base import make_base
 from tests.images.build import collect_wheels
 from tests.images.site import Site
 from tests.pipeline.loop.process import Up
-from tests.pipeline.registry_server import RegistryServer
+from tests.pipeline.registry_server import RegistryServer, this_machine
 from tests.pipeline.repositories import add_commit, git, show
 from tests.pipeline.ssh_server import SshServer
 
@@ -105,8 +105,7 @@ def measure(times: int, folder: Path) -> dict[str, Any]:
     for name in ("ssh", "registry"):
         (folder / name).mkdir()
     ssh = SshServer(folder / "ssh")
-    (place,) = client.networks.get("bridge").attrs["IPAM"]["Config"]
-    registry = RegistryServer(folder / "registry", place["Gateway"])
+    registry = RegistryServer(folder / "registry", this_machine(client.networks.get("bridge")))
     site = Site(folder, registry, ssh, base, collect_wheels(cache, python))
     site.environment["FLOPS_SMOKE"] = "false"
     up: Up | None = None

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.images.base import make_base
 from tests.images.build import collect_wheels, commit
-from tests.pipeline.registry_server import PASSWORD, USER, RegistryServer
+from tests.pipeline.registry_server import PASSWORD, USER, RegistryServer, this_machine
 from tests.pipeline.repositories import git, make_bare, show
 from tests.pipeline.ssh_server import SshServer
 
@@ -154,8 +154,7 @@ def measure(times: int) -> dict[str, Any]:
         for name in ("ssh", "registry"):
             (folder / name).mkdir()
         ssh = SshServer(folder / "ssh")
-        (place,) = client.networks.get("bridge").attrs["IPAM"]["Config"]
-        registry = RegistryServer(folder / "registry", place["Gateway"])
+        registry = RegistryServer(folder / "registry", this_machine(client.networks.get("bridge")))
         try:
             bench = Bench(folder, client, ssh, registry)
             tell("the first release of each side fills the caches")

@@ -12,6 +12,7 @@ from tests.images.base import MissingPartError, make_base
 from tests.images.build import build_image, collect_wheels
 from tests.images.federation import Federation, Tracker
 from tests.images.network import network
+from tests.pipeline.registry_server import this_machine
 from tests.pipeline.servers import engine, registry, ssh_server  # noqa: F401 - fixtures
 
 if TYPE_CHECKING:
@@ -69,9 +70,7 @@ def federation(
     """A network, a model registry that is reached from it, certificates and data; no hospitals yet."""
     folder = tmp_path_factory.mktemp("federation")
     with network(docker_client) as net:
-        net.reload()
-        (place,) = net.attrs["IPAM"]["Config"]
-        tracker = Tracker(folder, place["Gateway"])
+        tracker = Tracker(folder, this_machine(net))
         try:
             images = {"server": str(server_image.id), "client": str(client_image.id)}
             made = Federation(docker_client, images, net, folder, tracker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shutil
 import socket
 import subprocess
@@ -9,11 +10,15 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import bcrypt
 
 from server.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, make_certificates
 from tests.pipeline.token_server import ISSUER, SERVICE, TokenServer
+
+if TYPE_CHECKING:
+    from docker.models.networks import Network
 
 PROGRAM = shutil.which("docker-registry")
 NAME = "registry.flops.test"
@@ -133,6 +138,16 @@ class Cable:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+
+def this_machine(network: Network) -> str:
+    """Return the address at which containers of a network reach this machine.
+
+    After its very first start an engine names no gateway for its own bridge, and has given it the first address.
+    """
+    network.reload()
+    (place,) = network.attrs["IPAM"]["Config"]
+    return str(place.get("Gateway") or next(ipaddress.ip_network(place["Subnet"]).hosts()))
 
 
 def _free_port(address: str) -> int:

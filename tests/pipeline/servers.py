@@ -9,7 +9,7 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from tests.pipeline.registry_server import RegistryServer
+from tests.pipeline.registry_server import RegistryServer, this_machine
 from tests.pipeline.ssh_server import SshServer
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def engine() -> Iterator[DockerClient]:
 @pytest.fixture(scope="session")
 def registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     """A real registry with TLS and a password; the engine trusts its CA."""
-    (place,) = engine.networks.get("bridge").attrs["IPAM"]["Config"]
-    server = RegistryServer(tmp_path_factory.mktemp("registry"), place["Gateway"])
+    server = RegistryServer(tmp_path_factory.mktemp("registry"), this_machine(engine.networks.get("bridge")))
     _wait_for_the_name(engine, server)
     yield server
     server.close()
@@ -47,9 +46,8 @@ def registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.fixture(scope="session")
 def token_registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     """One that sends to a token service, as Harbor does, with the project `flops`."""
-    (place,) = engine.networks.get("bridge").attrs["IPAM"]["Config"]
     folder = tmp_path_factory.mktemp("token-registry")
-    server = RegistryServer(folder, place["Gateway"], "harbor.flops.test", project="flops")
+    server = RegistryServer(folder, this_machine(engine.networks.get("bridge")), "harbor.flops.test", project="flops")
     _wait_for_the_name(engine, server)
     yield server
     server.close()
