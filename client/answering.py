@@ -239,6 +239,8 @@ class Answering:
         else:
             metrics = messages.read_metrics(reply)
             entry |= {"examples": int(metrics.get(messages.EXAMPLES, 0)), "metrics": metrics}
+            if messages.CHAMPION + messages.METRICS in reply.content:
+                entry["champion_metrics"] = messages.read_metrics(reply, messages.CHAMPION + messages.METRICS)
         self._receipts.append(entry)
         link.reply(_discreet(message, reply))
 

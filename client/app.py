@@ -88,7 +88,9 @@ def create_client_app(
     @app.evaluate(mods=mods)
     def evaluate(message: Message, context: Context) -> Message:
         site = find_site(context)
-        evaluation = make_trainer().evaluate(messages.read_state(message), site.holdout)
-        return messages.evaluate_reply(message, site.name, evaluation)
+        trainer, champion = make_trainer(), messages.read_champion(message)
+        evaluation = trainer.evaluate(messages.read_state(message), site.holdout)
+        compared = None if champion is None else trainer.evaluate(champion, site.holdout)
+        return messages.evaluate_reply(message, site.name, evaluation, compared)
 
     return app

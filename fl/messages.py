@@ -5,7 +5,8 @@ message             content
 ==================  ===========================================================================
 ``query.describe``  asks a site for its name and sizes and, where wanted, its column sums
 ``train``           weights, statistics and settings; answered by weights and metrics
-``evaluate``        weights and statistics; answered by loss and metrics on the hold-out data
+``evaluate``        weights and statistics; answered by loss and metrics on the hold-out data. At a job's end with
+                    the served model's weights besides, under names of their own; answered by its numbers, too
 ==================  ===========================================================================
 
 Requests carry ``arrays`` (parameters), ``buffers``, ``frozen`` (statistics) and ``config``; replies ``arrays`` and
@@ -36,6 +37,8 @@ EVALUATE = "evaluate"
 ARRAYS, BUFFERS, FROZEN, SUMS = "arrays", "buffers", "frozen", "sums"
 CONFIG, METRICS, SITE = "config", "metrics", "site"
 REFUSAL = "refusal"
+CHAMPION = "champion-"
+"""Before the names of what belongs to the served model, which a candidate is compared with."""
 EXAMPLES = "num-examples"
 LOSS = "loss"
 INITIAL_LOSS = "initial-loss"
@@ -107,16 +110,21 @@ def settings_of(content: RecordDict, name: str = CONFIG) -> ConfigRecord | None:
     return record if isinstance(record, ConfigRecord) else None
 
 
-def read_state(message: Message) -> ModelState:
-    """Read the weights and statistics of a request."""
-    records = (arrays_of(message.content, name) for name in (ARRAYS, FROZEN, BUFFERS))
+def read_state(message: Message, prefix: str = "") -> ModelState:
+    """Read the weights and statistics of a request; those of the served model have a prefix."""
+    records = (arrays_of(message.content, prefix + name) for name in (ARRAYS, FROZEN, BUFFERS))
     return ModelState(*({} if record is None else from_record(record) for record in records))
 
 
-def state_records(state: ModelState) -> dict[str, ArrayRecord]:
+def read_champion(message: Message) -> ModelState | None:
+    """Read the served model of an evaluate message; None where the message asks for no comparison."""
+    return read_state(message, CHAMPION) if CHAMPION + ARRAYS in message.content else None
+
+
+def state_records(state: ModelState, prefix: str = "") -> dict[str, ArrayRecord]:
     """Wrap a model for a request or a reply; parts without arrays are left out, the parameters never."""
     parts = {ARRAYS: state.arrays, BUFFERS: state.buffers, FROZEN: state.frozen}
-    return {name: to_record(arrays) for name, arrays in parts.items() if arrays or name == ARRAYS}
+    return {prefix + name: to_record(arrays) for name, arrays in parts.items() if arrays or name == ARRAYS}
 
 
 def read_config(message: Message) -> ConfigRecord:
@@ -141,10 +149,15 @@ def train_reply(message: Message, site: str, result: TrainResult) -> Message:
     return _reply(message, site, **weights, **{METRICS: metrics})
 
 
-def evaluate_reply(message: Message, site: str, evaluation: Evaluation) -> Message:
-    """Answer an evaluate message."""
-    metrics = MetricRecord({EXAMPLES: evaluation.examples, LOSS: evaluation.loss, **evaluation.metrics})
-    return _reply(message, site, **{METRICS: metrics})
+def evaluate_reply(
+    message: Message, site: str, evaluation: Evaluation, champion: Evaluation | None = None
+) -> Message:
+    """Answer an evaluate message; with the served model's evaluation where it was sent, too."""
+    found = {METRICS: evaluation} if champion is None else {METRICS: evaluation, CHAMPION + METRICS: champion}
+    records = {
+        name: MetricRecord({EXAMPLES: one.examples, LOSS: one.loss, **one.metrics}) for name, one in found.items()
+    }
+    return _reply(message, site, **records)
 
 
 def describe_reply(message: Message, description: SiteDescription) -> Message:
@@ -182,9 +195,9 @@ def site_name(reply: Message) -> str:
     return str(reply.content.config_records[SITE]["name"])
 
 
-def read_metrics(reply: Message) -> dict[str, float]:
+def read_metrics(reply: Message, record: str = METRICS) -> dict[str, float]:
     """Return a reply's numbers by name."""
-    return {name: float(value) for name, value in reply.content.metric_records[METRICS].items()}  # type: ignore[arg-type]
+    return {name: float(value) for name, value in reply.content.metric_records[record].items()}  # type: ignore[arg-type]
 
 
 def read_description(reply: Message) -> SiteDescription:
@@ -201,8 +214,8 @@ def read_description(reply: Message) -> SiteDescription:
     )
 
 
-def read_evaluation(reply: Message) -> Evaluation:
-    """Read the answer to an evaluate message."""
-    metrics = read_metrics(reply)
+def read_evaluation(reply: Message, prefix: str = "") -> Evaluation:
+    """Read the answer to an evaluate message; the served model's part of it has a prefix."""
+    metrics = read_metrics(reply, prefix + METRICS)
     examples, loss = int(metrics.pop(EXAMPLES)), metrics.pop(LOSS)
     return Evaluation(examples, loss, metrics)

@@ -93,18 +93,19 @@ def check_training(reply: Message, base: ModelState, most_examples: float, *, in
     return Checked(reply.metadata.src_node_id, int(examples), loss, norms)
 
 
-def check_evaluation(reply: Message, task: Task, most_examples: float) -> Evaluation:
+def check_evaluation(reply: Message, task: Task, most_examples: float, prefix: str = "") -> Evaluation:
     """Check the answer to an evaluate message.
 
     Args:
         reply: the answer.
         task: says what is measured, and in which range.
         most_examples: how many examples the hospital said it holds out.
+        prefix: of the part that is checked; see `fl.messages.read_evaluation`.
 
     Raises:
         Rejected: it cannot be used.
     """
-    evaluation = messages.read_evaluation(reply)
+    evaluation = messages.read_evaluation(reply, prefix)
     if not 0 <= evaluation.examples <= most_examples:
         raise Rejected(f"evaluated {evaluation.examples} examples and holds out {most_examples:g}")
     if not evaluation.examples:

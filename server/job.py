@@ -182,7 +182,7 @@ def _run(
     settle()
     _log.info("%s", f"from {settings.model} version {parent.version}" if parent else "from the task's first weights")
     # 2. The rounds.
-    reason = _train(settings, names, expected, grid, progress, parent, state, stop)
+    reason = _train(settings, names, expected, grid, progress, (parent, state, recorder.champion), stop)
     stop.hurry_only()
     close()  # Hospitals need not wait for the registry.
     if progress.state is None:
@@ -197,16 +197,19 @@ def _train(
     expected: int,
     grid: Grid,
     progress: Progress,
-    parent: ModelVersion | None,
-    state: ModelState,
+    models: tuple[ModelVersion | None, ModelState, Callable[[], ModelState | None]],
     stop: Stop,
 ) -> str:
-    """Run the rounds; returns why they ended early, or nothing. What is complete is in the progress."""
+    """Run the rounds from the parent, its weights and what finds the champion.
+
+    Returns why they ended early, or nothing. What is complete is in the progress.
+    """
     from flwr.app import Context, RecordDict
 
     from server.app import create_server_app
     from server.strategies import make_strategy
 
+    parent, state, champion = models
     federation = Federation(
         _plan(settings, parent, state, expected),
         make_strategy(settings.spec, settings.strategy_options, settings.hyperparameters),
@@ -216,6 +219,7 @@ def _train(
         keep_all=settings.spec.needs_all,
         names=names,
         on_left_out=progress.leave_out,
+        champion=champion,
     )
     if settings.spec.needs_all:
         _log.info("strategy %s compares answers: all of a round's are kept in memory", settings.spec.name)

@@ -16,6 +16,7 @@ from fl.protocol import PROTOCOL, this_release
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from server.gate import Verdict
     from server.job import Progress
     from server.registry import ModelVersion
     from server.settings import FederationSettings
@@ -47,6 +48,7 @@ class Lineage:
         hospitals: who contributed, by name: examples, rounds, the client's release, metrics on its hold-out data.
         left_out: whom a step went on without: hospital, step, reason, and whether it refused.
         metrics: of the last round, over all hospitals' hold-out data.
+        gate: what the gate said, see `server.gate.Verdict`; empty where there is none.
         seconds: from the job's start to the registration.
         schema: the number of this form.
     """
@@ -66,6 +68,7 @@ class Lineage:
     hospitals: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Sequence[Mapping[str, Any]] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+    gate: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     schema: int = SCHEMA
 
@@ -117,8 +120,10 @@ def read_lineage(text: str, where: str) -> Lineage:
         raise FlopsError(f"{where}: its lineage cannot be read: {error}") from error
 
 
-def lineage_of(progress: Progress, settings: FederationSettings, parent: ModelVersion | None) -> Lineage:
-    """Return the lineage of what a job's rounds made.
+def lineage_of(
+    progress: Progress, settings: FederationSettings, parent: ModelVersion | None, verdict: Verdict | None = None
+) -> Lineage:
+    """Return the lineage of what a job's rounds made, and what the gate said of it.
 
     Raises:
         ValueError: there is no complete round.
@@ -150,6 +155,7 @@ def lineage_of(progress: Progress, settings: FederationSettings, parent: ModelVe
         hospitals=hospitals,
         left_out=progress.left_out_rows(),
         metrics=_measured(last.evaluation) if last.evaluation.examples else {},
+        gate=verdict.as_dict() if verdict is not None else {},
         seconds=round(progress.seconds(), 3),
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fl.errors import FlopsError, SettingsError
 from fl.protocol import ABANDONED, CHAMPION
+from server.gate import GATE, PASSED
 from server.lineage import FILE, Lineage, read_lineage
 from server.registry_names import default_uri, embedded_database, public_uri
 
@@ -193,15 +194,15 @@ def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: s
         The version that is the champion now, and the numbers of those that were taken back just now.
 
     Raises:
+        AliasMoved: somebody else moved the champion meanwhile.
         FlopsError: there is none to go back to, or the registry failed.
     """
-    versions = registry.versions(model)
+    versions, champion = registry.versions(model), registry.aliased(model, CHAMPION)
     if to is None:
-        champion = registry.aliased(model, CHAMPION)
         if champion is None:
             raise FlopsError(f"model {model} has no {CHAMPION} to go back from; name a version: --to")
         earlier = [v for v in versions if v.version < champion.version and not v.abandoned]
-        to = next((v for v in earlier if v.tags.get("gate", "passed") == "passed"), None)
+        to = next((v for v in earlier if v.tags.get(GATE, PASSED) == PASSED), None)
         if to is None:
             raise FlopsError(f"model {model} has no version before {champion.version} to go back to")
     if to.abandoned:
@@ -211,7 +212,7 @@ def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: s
     left = [v for v in versions if v.version > to.version and not v.abandoned]
     for version in left:
         registry.abandon(version, reason)
-    registry.set_alias(to, CHAMPION)
+    registry.move_alias(to, CHAMPION, 0 if champion is None else champion.version)
     return to, [version.version for version in left]
 
 

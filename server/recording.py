@@ -1,14 +1,21 @@
-"""What a job reads from the registry and leaves in it: the parent at its start, one version at its end."""
+"""What a job reads from the registry and leaves in it.
+
+It reads the parent at its start and the champion before the last round's evaluation; it leaves one version at its
+end, and moves the champion where the gate lets it.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import time
+from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
 from fl.protocol import CHAMPION, this_release
+from server.gate import GATE, MEASURED_BY, PASSED, STAYS, Opponent, judge
 from server.lineage import FILE, lineage_of
 from server.metrics import round_metrics
 
@@ -16,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fl.model import ModelState
+    from fl.tasks.base import Task
+    from server.gate import Verdict
     from server.job import Progress
     from server.registry import ModelVersion, Registry
     from server.settings import FederationSettings
@@ -38,6 +47,8 @@ class Recorder:
         """
         self._settings = settings
         self._registry = self._open()
+        self._opponent: Opponent | None = None
+        self._signature = ""
 
     def _open(self) -> Registry:
         from server.registry import Registry
@@ -62,14 +73,48 @@ class Recorder:
         if parent is None:
             from fl.model import initial_state  # Imports PyTorch, and only here.
 
-            return None, initial_state(settings.task, settings.seed)
+            first = initial_state(settings.task, settings.seed)
+            self._signature = first.signature
+            return None, first
         task, state = _insist(lambda: self._registry.load(parent), lambda: OPEN_SECONDS)
+        self._signature = state.signature
         if json.dumps(task.reference) != json.dumps(settings.task.reference):
             raise SettingsError(
                 f"model: version {parent.version} of '{settings.model}' was made for another task or schema and "
                 "cannot go on with this one; name another model"
             )
         return parent, state
+
+    def champion(self) -> ModelState | None:
+        """Return the served model's weights, to be compared with; None where there is no gate, or none to compare.
+
+        What goes wrong is remembered for the gate and stops no round.
+        """
+        if self._settings.gate is None:
+            return None
+        try:
+            found = _insist(self._find_champion, lambda: OPEN_SECONDS)
+            self._opponent = _opponent(found)
+            if found is None:
+                return None
+            loaded: tuple[Task, ModelState] = _insist(lambda: self._registry.load(found), lambda: OPEN_SECONDS)
+        except FlopsError as error:
+            self._opponent = replace(self._opponent or Opponent(), problem=str(error))
+            return None
+        task, state = loaded
+        if json.dumps(task.reference) != json.dumps(self._settings.task.reference):
+            self._opponent = replace(self._opponent, problem="it is of another task or schema")
+            return None
+        if self._signature and state.signature != self._signature:
+            self._opponent = replace(self._opponent, problem="its model has other arrays")
+            return None
+        return state
+
+    def _find_champion(self) -> ModelVersion | None:
+        return self._registry.aliased(self._settings.model, CHAMPION)
+
+    def _look(self) -> Opponent:
+        return _opponent(self._find_champion())
 
     def record(
         self, progress: Progress, parent: ModelVersion | None, seconds: Callable[[], float]
@@ -88,18 +133,34 @@ class Recorder:
             FlopsError: the registry did not answer in time, or somebody else went on from the parent; no version
                 was made.
         """
+        from server.registry import AliasMoved
+
+        opponent = self._opponent or _insist(self._look, seconds)
+        verdict = self._judge(progress, opponent)
         runs: list[str] = []
-        made = _insist(lambda: self._register(progress, parent, runs), seconds)
-        closed = self._gate(progress)
-        if closed:
-            return made, False, closed
+        made = _insist(lambda: self._register(progress, parent, verdict, runs), seconds)
+        if verdict is not None and not verdict.passed:
+            return made, False, verdict.reason
         try:
-            _insist(lambda: self._registry.set_alias(made, CHAMPION), seconds)
+            _insist(lambda: self._registry.move_alias(made, CHAMPION, opponent.version), seconds)
+        except AliasMoved as error:
+            reason = f"gate: {error}; {STAYS}"
+            with suppress(FlopsError):
+                self._registry.set_tag(made, GATE, reason)
+            return made, False, reason
         except FlopsError as error:
             return made, False, f"the champion could not be moved: {error}"
         return made, True, ""
 
-    def _register(self, progress: Progress, parent: ModelVersion | None, runs: list[str]) -> ModelVersion:
+    def _judge(self, progress: Progress, opponent: Opponent) -> Verdict | None:
+        gate, history = self._settings.gate, progress.history
+        if gate is None:
+            return None
+        return judge(gate, history[-1], opponent, complete=len(history) == self._settings.rounds)
+
+    def _register(
+        self, progress: Progress, parent: ModelVersion | None, verdict: Verdict | None, runs: list[str]
+    ) -> ModelVersion:
         settings, registry = self._settings, self._registry
         origin = parent or registry.none_yet(settings.model)
         for run in runs:  # An answer that was lost on its way is no reason for a second version.
@@ -116,40 +177,41 @@ class Recorder:
             for record in progress.history:
                 log.metrics(record.round, round_metrics(record))
             log.flush()
-            lineage = lineage_of(progress, settings, parent)
-            tags = {**lineage.tags(), **self._tags(progress)}
+            lineage = lineage_of(progress, settings, parent, verdict)
+            tags = {**lineage.tags(), **self._tags(progress, verdict)}
             files = {FILE: lineage.as_json()}
             return registry.register(log, settings.model, settings.task, state, tags, origin, files=files)
 
-    def _tags(self, progress: Progress) -> dict[str, str]:
+    def _tags(self, progress: Progress, verdict: Verdict | None) -> dict[str, str]:
         settings = self._settings
-        tags = {"strategy": settings.spec.name, "seed": str(settings.seed), "version": this_release().version}
-        if settings.gate is not None:
-            tags["gate"] = self._gate(progress) or "passed"
+        measured = sum(bool(found.examples) for found in progress.history[-1].sites.values())
+        tags = {
+            "strategy": settings.spec.name,
+            "seed": str(settings.seed),
+            "version": this_release().version,
+            MEASURED_BY: str(measured),
+        }
+        if verdict is not None:
+            tags[GATE] = verdict.reason or PASSED
         return tags
 
-    def _gate(self, progress: Progress) -> str:
-        """Return why the version must not be the champion, or nothing."""
-        gate = self._settings.gate
-        if gate is None:
-            return ""
-        value = progress.history[-1].evaluation.metrics.get(gate.metric)
-        if value is None:
-            return f"gate: no hospital measured {gate.metric}; it does not become the champion"
-        if not value >= gate.at_least:
-            return f"gate: {gate.metric} {value:.4f} is below {gate.at_least:g}; it does not become the champion"
-        return ""
+
+def _opponent(champion: ModelVersion | None) -> Opponent:
+    if champion is None:
+        return Opponent()
+    told = champion.tags.get(MEASURED_BY) or champion.tags.get("clients", "")
+    return Opponent(champion.version, int(told) if told.isdecimal() else 0)
 
 
 def _insist(call: Callable[[], Any], seconds: Callable[[], float]) -> Any:
     """Call until the registry answers; a refusal is an answer."""
-    from server.registry import ParentReplaced
+    from server.registry import AliasMoved, ParentReplaced
 
     started, pause = time.monotonic(), 0.5
     while True:
         try:
             return call()
-        except (ParentReplaced, SettingsError):
+        except (AliasMoved, ParentReplaced, SettingsError):
             raise
         except FlopsError as error:
             reason = error

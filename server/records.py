@@ -26,6 +26,7 @@ class RoundRecord:
         train_seconds: from the first weights sent to the aggregate.
         seconds: the whole round, evaluation included.
         examples: how many examples each participating site trained on.
+        champion: each site's evaluation of the served model, on the same examples; empty where none was compared.
     """
 
     round: int
@@ -35,6 +36,7 @@ class RoundRecord:
     train_seconds: float
     seconds: float
     examples: Mapping[str, int] = field(default_factory=dict)
+    champion: Mapping[str, Evaluation] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

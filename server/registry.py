@@ -47,6 +47,9 @@ _BUNDLE = "data/bundle"
 _NEEDED = ("numpy", "pandas", "pyarrow", "safetensors", "torch")
 """What a stored model needs besides FLOps."""
 
+_SETTLE_SECONDS = 0.5
+"""How long after a move it is looked whether it stayed."""
+
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
 
@@ -69,6 +72,10 @@ class ModelVersion:
 
 class ParentReplaced(FlopsError):  # noqa: N818 - a state, not a mistake
     """Somebody else made a version from the same parent meanwhile."""
+
+
+class AliasMoved(FlopsError):  # noqa: N818 - a state, not a mistake
+    """Somebody else moved an alias meanwhile."""
 
 
 class Registry:
@@ -301,14 +308,47 @@ class Registry:
         if between:
             raise _replaced(made.name, parent.version, min(v.version for v in between))
 
-    def set_alias(self, version: ModelVersion, alias: str) -> None:
-        """Let an alias name this version.
+    def move_alias(self, version: ModelVersion, alias: str, seen: int) -> None:
+        """Let an alias name this version, unless somebody else moved it since one looked.
+
+        A registry in a file is locked meanwhile. A server has no such call: of several who move it in the same
+        moment the last stays, and the others find that out by looking again.
+
+        Args:
+            version: which.
+            alias: whose.
+            seen: the version that it named when one looked; 0 for none.
+
+        Raises:
+            AliasMoved: it names another one by now.
+            FlopsError: the registry failed.
+        """
+        with self._alone():
+            there = self._named(version.name, alias)
+            if there not in (seen, version.version):  # An answer that was lost on its way is no other's move.
+                raise _moved(version, alias, there)
+            try:
+                self._client.set_registered_model_alias(version.name, alias, str(version.version))
+            except (MlflowException, OSError) as error:
+                raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+        if self._database is None:
+            time.sleep(_SETTLE_SECONDS)
+            there = self._named(version.name, alias)
+            if there != version.version:
+                raise _moved(version, alias, there)
+
+    def _named(self, name: str, alias: str) -> int:
+        found = self.aliased(name, alias)
+        return 0 if found is None else found.version
+
+    def set_tag(self, version: ModelVersion, tag: str, value: str) -> None:
+        """Let a version say something of itself.
 
         Raises:
             FlopsError: the registry failed.
         """
         try:
-            self._client.set_registered_model_alias(version.name, alias, str(version.version))
+            self._client.set_model_version_tag(version.name, str(version.version), tag, value[:4000])
         except (MlflowException, OSError) as error:
             raise FlopsError(f"the model registry failed: {_reason(error)}") from error
 
@@ -332,10 +372,7 @@ class Registry:
         Raises:
             FlopsError: the registry failed.
         """
-        try:
-            self._client.set_model_version_tag(version.name, str(version.version), ABANDONED, reason[:4000])
-        except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+        self.set_tag(version, ABANDONED, reason)
 
     def made_by(self, name: str, run_id: str) -> ModelVersion | None:
         """Return the version that a run made, or None."""
@@ -403,6 +440,11 @@ def _replaced(name: str, parent: int, newest: int) -> ParentReplaced:
     return ParentReplaced(
         f"{name}: parent version {parent} is no longer the newest, version {newest} is; nothing is registered"
     )
+
+
+def _moved(version: ModelVersion, alias: str, there: int) -> AliasMoved:
+    named = f"names version {there}" if there else "is gone"
+    return AliasMoved(f"{version.name}: the alias {alias} was moved by somebody else meanwhile and {named}")
 
 
 class RunLog:

@@ -66,6 +66,7 @@ class Federation:
         keep_all: the strategy compares answers, so all are kept until the last has come.
         names: the hospitals' names by node where the runtime knows them; else they say them.
         on_left_out: is told whom the job goes on without.
+        champion: returns the served model, which hospitals compare the last round's with; None for no comparison.
     """
 
     plan: Plan
@@ -76,6 +77,7 @@ class Federation:
     keep_all: bool = False
     names: Mapping[int, str] | None = None
     on_left_out: Callable[[LeftOut], None] = lambda _: None
+    champion: Callable[[], ModelState | None] = lambda: None
     _sites: dict[int, SiteDescription] = field(default_factory=dict)
     _asked: set[int] = field(default_factory=set)
     _silent: set[int] = field(default_factory=set)
@@ -104,8 +106,10 @@ class Federation:
             # 4. The aggregate is the new global model.
             state = self._aggregate(number, aggregation)
             trained = time.perf_counter()
-            # 5. How good it is on what each hospital held out.
-            sites = self._evaluate(grid, number, state)
+            # 5. How good it is on what each hospital held out; at the end beside the model that is served now.
+            champion = self.champion() if number == self.plan.rounds else None
+            measured = self._evaluate(grid, number, state, champion)
+            sites = {name: found for name, (found, _) in measured.items()}
             self.state = state
             self.observer.round_done(
                 RoundRecord(
@@ -116,6 +120,7 @@ class Federation:
                     trained - started,
                     time.perf_counter() - started,
                     {self._name(c.node): c.examples for c in used},
+                    {name: compared for name, (_, compared) in measured.items() if compared is not None},
                 )
             )
         return self.state
@@ -314,30 +319,43 @@ class Federation:
             )
         return ModelState(arrays, self.state.frozen, conform(buffers, self.state.buffers))
 
-    def _evaluate(self, grid: Grid, number: int, state: ModelState) -> dict[str, Evaluation]:
+    def _evaluate(
+        self, grid: Grid, number: int, state: ModelState, champion: ModelState | None
+    ) -> dict[str, tuple[Evaluation, Evaluation | None]]:
+        """Have all hospitals measure the model, and the served one beside it; returns both by hospital."""
         config = ConfigRecord({**self.plan.entries, "server-round": number})
-        content = RecordDict({**messages.state_records(state), messages.CONFIG: config})
+        beside = {} if champion is None else messages.state_records(champion, messages.CHAMPION)
+        content = RecordDict({**messages.state_records(state), **beside, messages.CONFIG: config})
         step = f"the evaluation of round {number}"
         # Who kept silent in training is not waited for once more.
         asked = [node for node in self._sites if node not in self._silent]
         requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in asked]
-        if self.plan.tolerant:
 
-            def read(reply: Message) -> Evaluation:
-                most = self._sites[reply.metadata.src_node_id].holdout
-                return check_evaluation(reply, self.plan.task, most)
+        def read(reply: Message) -> tuple[Evaluation, Evaluation | None]:
+            if not self.plan.tolerant:
+                return messages.read_evaluation(reply), self._compared(reply)
+            most = self._sites[reply.metadata.src_node_id].holdout
+            return check_evaluation(reply, self.plan.task, most), self._compared(reply)
 
-            found = dict(self._replies(grid, requests, step, read, self.plan.timeout))
-            if not found:
-                raise FlopsError(f"{step}: no hospital gave a usable answer")
-        else:
-            found = dict(self._replies(grid, requests, step, messages.read_evaluation, self.plan.timeout))
-            for node, evaluation in found.items():
-                if evaluation.examples and not math.isfinite(evaluation.loss):
-                    raise self._diverged(
-                        number, f"the global model's loss at {self._name(node)} is {evaluation.loss:g}"
-                    )
+        found = dict(self._replies(grid, requests, step, read, self.plan.timeout))
+        if self.plan.tolerant and not found:
+            raise FlopsError(f"{step}: no hospital gave a usable answer")
+        for node, (evaluation, _) in found.items():
+            if evaluation.examples and not math.isfinite(evaluation.loss):
+                raise self._diverged(number, f"the global model's loss at {self._name(node)} is {evaluation.loss:g}")
         return {self._name(node): found[node] for node in self._sites if node in found}
+
+    def _compared(self, reply: Message) -> Evaluation | None:
+        """Return what a hospital measured of the served model; None where it did not, or cannot have."""
+        if messages.CHAMPION + messages.METRICS not in reply.content:
+            return None
+        most = self._sites[reply.metadata.src_node_id].holdout
+        try:
+            found = check_evaluation(reply, self.plan.task, most, messages.CHAMPION)
+        except Exception:  # That hospital compares nothing then; what it measured of the candidate counts.
+            _log.debug("a comparison could not be read", exc_info=True)
+            return None
+        return found if found.examples else None
 
     def _replies(
         self, grid: Grid, requests: Sequence[Message], step: str, read: Callable[[Message], _Found], seconds: float

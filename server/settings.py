@@ -9,6 +9,7 @@ from fl.console import count
 from fl.errors import SettingsError
 from fl.settings_file import SettingsFile
 from server.certificates import check_pair
+from server.gate import read_gate
 from server.registry_names import default_model, is_model_name
 from server.strategies import check_cohort, find_strategy, parse_options
 
@@ -17,22 +18,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fl.tasks.base import Hyperparameters, Task
+    from server.gate import Gate
     from server.strategies import StrategySpec
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-
-@dataclass(frozen=True)
-class Gate:
-    """What a new version must reach to become the champion.
-
-    Attributes:
-        metric: one of the task's metrics.
-        at_least: its least value over all hospitals' hold-out data.
-    """
-
-    metric: str
-    at_least: float
 
 
 @dataclass(frozen=True)
@@ -127,7 +116,7 @@ def read_federation(path: Path) -> FederationSettings:
         join_grace=file.number("join_grace", 5.0, least=0),
         round_deadline=file.number("round_deadline", 120.0, above=0),
         norm_ratio=file.number("norm_ratio", 20.0, above=1),
-        gate=_gate(file, task),
+        gate=read_gate(file.table("gate"), task) if file.has("gate") else None,
     )
     file.finish()
     _named(file, "min_hospitals", lambda: check_cohort(spec, strategy_options, hospitals))
@@ -155,16 +144,6 @@ def _training(table: SettingsFile, task: Task, rounds: int) -> Hyperparameters:
         momentum=table.number("momentum", h.momentum, least=0, most=0.999999),
         weight_decay=table.number("weight_decay", h.weight_decay, least=0),
     )
-
-
-def _gate(file: SettingsFile, task: Task) -> Gate | None:
-    table = file.table("gate")
-    if not file.has("gate"):
-        return None
-    metric = table.text("metric", "accuracy")
-    if metric not in task.metrics:
-        raise table.wrong("metric", f"'{metric}': the task measures {', '.join(task.metrics)}")
-    return Gate(metric, table.number("at_least"))
 
 
 def parse_port(text: str) -> int:

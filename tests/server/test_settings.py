@@ -6,7 +6,8 @@ import pytest
 
 from fl.errors import SettingsError
 from server.certificates import make_certificates
-from server.settings import Gate, Place, check_list, parse_port, read_federation, settle_place
+from server.gate import Gate
+from server.settings import Place, check_list, parse_port, read_federation, settle_place
 from tests.server.hospitals import SCHEMA
 
 
@@ -56,7 +57,7 @@ def test_everything_can_be_said(tmp_path):
 
     assert settings.strategy_options["eta"] == 0.02
     assert (settings.hyperparameters.rounds, settings.hyperparameters.local_epochs) == (3, 2)
-    assert settings.gate == Gate("accuracy", 0.8)
+    assert settings.gate == Gate("accuracy", least=0.8)
     assert settings.join_timeout == 30.0
 
 
@@ -80,8 +81,29 @@ def test_everything_can_be_said(tmp_path):
         ('task = "digits"\nrounds = 3000000000', "rounds: 3000000000: a whole number of at most"),
         ('task = "digits"\nmodel = "a/b"', "model: 'a/b'"),
         ('task = "digits"\n[training]\nlr = -1', "training.lr: -1"),
-        ('task = "digits"\n[gate]\nat_least = 0.5\nmetric = "f1"', "gate.metric: 'f1': the task measures accuracy"),
-        ('task = "digits"\n[gate]\nmetric = "accuracy"', "the key 'gate.at_least' is missing"),
+        (
+            'task = "digits"\n[gate]\nat_least = 0.5\nmetric = "f1"',
+            "gate.metric: 'f1': the task measures accuracy, loss",
+        ),
+        ('task = "digits"\n[gate]\nat_most = 0.5', "gate.at_most: more of accuracy is better; say at_least, or low"),
+        ('task = "digits"\n[gate]\nmetric = "loss"\nat_least = 1', "gate.at_least: less of loss is better; say at_m"),
+        (
+            'task = "digits"\n[gate]\nleast_gain = 0.1\nallowed_loss = 0.1',
+            "gate.allowed_loss: least_gain is there, too",
+        ),
+        ('task = "digits"\n[gate]\nallowed_loss = -1', "gate.allowed_loss: -1: a number at least 0 is needed"),
+        (
+            'task = "digits"\n[gate]\nallowed_hospital_loss = "no"',
+            "gate.allowed_hospital_loss: 'no': a number at least 0",
+        ),
+        (
+            'task = "digits"\n[gate]\nmin_hospitals = 0',
+            "gate.min_hospitals: 0: a whole number of at least 1 is needed",
+        ),
+        (
+            'task = "digits"\n[gate]\nallow_fewer_hospitals = 1',
+            "gate.allow_fewer_hospitals: 1: true or false is needed",
+        ),
         ("task = digits", "is not TOML"),
     ],
 )

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from server.lineage import Lineage
 
 
@@ -63,9 +65,27 @@ def _tell(one: Lineage) -> None:
     ]  # fmt: skip
     if hospitals:
         print_table(("hospital", "examples", "rounds", "client", "on its hold-out data"), hospitals)
+    if one.gate:
+        _tell_gate(one.gate)
     for left in one.left_out:
         verb = "refused" if left.get("refused") else "left out of"
         click.echo(f"{left.get('hospital')}: {verb} {left.get('step')}: {left.get('reason')}")
+
+
+def _tell_gate(gate: Mapping[str, Any]) -> None:
+    from fl.console import print_table
+
+    metric, champion, hospitals = gate.get("metric", ""), gate.get("champion", 0), gate.get("hospitals", {})
+    if hospitals:
+        pairs = {
+            **hospitals,
+            "all of them": {"candidate": gate["candidate_value"], "champion": gate["champion_value"]},
+        }
+        print_table(
+            (f"{metric} at", "this version", f"version {champion}, the champion then"),
+            [(name, f"{both['candidate']:.4f}", f"{both['champion']:.4f}") for name, both in pairs.items()],
+        )
+    click.echo(gate.get("reason") or "gate: passed")
 
 
 def _measured(metrics: object) -> str:
