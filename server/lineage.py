@@ -16,6 +16,7 @@ from fl.protocol import PROTOCOL, this_release
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fl.training import Evaluation
     from server.gate import Verdict
     from server.job import Progress
     from server.registry import ModelVersion
@@ -136,7 +137,7 @@ def lineage_of(
     hospitals = {
         name: {
             **told,
-            **({"metrics": _measured(last.sites[name])} if name in last.sites and last.sites[name].examples else {}),
+            **({"metrics": measured(last.sites[name])} if name in last.sites and last.sites[name].examples else {}),
         }
         for name, told in progress.hospitals().items()
     }
@@ -154,11 +155,12 @@ def lineage_of(
         settings={name: str(value) for name, value in settings.as_parameters().items()},
         hospitals=hospitals,
         left_out=progress.left_out_rows(),
-        metrics=_measured(last.evaluation) if last.evaluation.examples else {},
+        metrics=measured(last.evaluation) if last.evaluation.examples else {},
         gate=verdict.as_dict() if verdict is not None else {},
         seconds=round(progress.seconds(), 3),
     )
 
 
-def _measured(evaluation: Any) -> dict[str, float]:
+def measured(evaluation: Evaluation) -> dict[str, float]:
+    """Return an evaluation's loss and metrics as a lineage holds them."""
     return {name: round(float(value), 6) for name, value in {"loss": evaluation.loss, **evaluation.metrics}.items()}

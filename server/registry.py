@@ -115,6 +115,11 @@ class Registry:
                 "MLFLOW_TRACKING_URI, or unset it to use a local one"
             ) from error
 
+    @property
+    def embedded(self) -> bool:
+        """Whether it is a file and a folder of this machine, and no server."""
+        return self._database is not None
+
     def latest(self, name: str) -> ModelVersion | None:
         """Return the newest version of a model that was not taken back, or None where there is none."""
         try:

@@ -102,7 +102,8 @@ def show_outcome(outcome: Outcome, arguments: Sequence[str]) -> None:
         f"({outcome.seconds:.1f} s in all)"
     )
     click.echo(f"Global model: {_numbers(final.evaluation)} on all hospitals' hold-out data")
-    click.echo(f"Registered:   {outcome.model.name} version {outcome.model.version} ({made})")
+    served = ", champion" if outcome.champion else ""
+    click.echo(f"Registered:   {outcome.model.name} version {outcome.model.version} ({made}{served})")
     click.echo(f"Pictures:     {settings.out}/learning-curve.png, {settings.out}/partition.png")
     click.echo(f"Look closer:  {_browse()}")
     click.echo(f"Go on:        {_again(arguments)}")

@@ -31,6 +31,7 @@ class Outcome:
     model: ModelVersion
     parent: ModelVersion | None
     seconds: float
+    champion: bool = False
 
     @property
     def train_seconds(self) -> float:
@@ -58,6 +59,7 @@ class Outcome:
                 "version": self.model.version,
                 "parent": None if self.parent is None else self.parent.version,
                 "digest": self.state.digest(),
+                "champion": self.champion,
             },
             "run_id": self.model.run_id,
             "seconds": round(self.seconds, 3),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from fl.bundle import save_bundle
 from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
+from fl.protocol import CHAMPION, this_release
 from fl.training.threads import suitable_threads, thread_count
+from server.lineage import FILE, Lineage, measured
 from server.metrics import hospital_metric, round_metrics
 from server.plan import cohort_size
 from server.simulation.compare import compare, passes
@@ -24,7 +27,7 @@ from server.simulation.sites import make_sites
 from server.strategies import check_cohort
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from fl.data.dataset import Site
@@ -107,15 +110,19 @@ def simulate(task: Task, settings: RunSettings, reporter: Reporter) -> Outcome:
             # 3. The version: it is made last, when all that it says of itself is stored.
             reporter.phase("registering the global model")
             save_bundle(settings.out / MODEL, task, state)
-            tags = _tags(settings, sites, state, parent) | {"split_seed": str(split_seed)}
-            model = registry.register(log, settings.model_name, task, state, tags, parent)
+            lineage = _lineage(settings, parameters, history, state, parent, time.perf_counter() - started)
+            own = {"clients": str(len(sites)), "strategy": settings.strategy, "seed": str(settings.seed)}
+            tags = {**lineage.tags(), **own, "split_seed": str(split_seed)}
+            files = {FILE: lineage.as_json()}
+            model = registry.register(log, settings.model_name, task, state, tags, parent, files=files)
+            served = _serve_it(registry, model)
         except KeyboardInterrupt as error:
             # The command line shows this to whoever interrupted.
             made = registry.made_by(settings.model_name, log.run_id)
             error.add_note(f"{made.name} version {made.version} was registered" if made else "nothing was registered")
             raise
     seconds = time.perf_counter() - started
-    outcome = Outcome(task, settings, sites, history, state, comparison, model, parent, seconds)
+    outcome = Outcome(task, settings, sites, history, state, comparison, model, parent, seconds, served)
     _write_result(outcome, log)
     return outcome
 
@@ -218,21 +225,51 @@ def _parent(
     return parent, state
 
 
-def _tags(
-    settings: RunSettings, sites: Sequence[Site], state: ModelState, parent: ModelVersion | None
-) -> dict[str, str]:
-    tags = {
-        "task": settings.task,
-        "strategy": settings.strategy,
-        "rounds": str(settings.hyperparameters.rounds),
-        "clients": str(len(sites)),
-        "seed": str(settings.seed),
-        "signature": state.signature,
-        "digest": state.digest(),
-    }
-    if parent is not None:
-        tags["parent"] = str(parent.version)
-    return tags
+def _lineage(
+    settings: RunSettings,
+    parameters: Mapping[str, Any],
+    history: Sequence[RoundRecord],
+    state: ModelState,
+    parent: ModelVersion | None,
+    seconds: float,
+) -> Lineage:
+    last = history[-1]
+    rounds = Counter(name for record in history for name in record.examples)
+    examples = {name: count for record in history for name, count in record.examples.items()}
+    return Lineage(
+        model=settings.model_name,
+        task=settings.task,
+        signature=state.signature,
+        digest=state.digest(),
+        parent=parent.version if parent is not None else 0,
+        commit=this_release().commit,
+        rounds=len(history),
+        settings={name: str(value) for name, value in parameters.items()},
+        hospitals={
+            name: {
+                "examples": examples[name],
+                "rounds": rounds[name],
+                **({"metrics": measured(last.sites[name])} if last.sites[name].examples else {}),
+            }
+            for name in sorted(examples)
+        },
+        metrics=measured(last.evaluation) if last.evaluation.examples else {},
+        seconds=round(seconds, 3),
+    )
+
+
+def _serve_it(registry: Registry, model: ModelVersion) -> bool:
+    """Let the version be served where the registry is this folder's; what a shared one serves is the jobs' to say."""
+    if not registry.embedded:
+        return False
+    from server.registry import AliasMoved
+
+    there = registry.aliased(model.name, CHAMPION)
+    try:
+        registry.move_alias(model, CHAMPION, 0 if there is None else there.version)
+    except AliasMoved:  # By a run that ended in the same moment.
+        return False
+    return True
 
 
 def _comparison_metrics(comparison: Comparison) -> dict[str, float]:

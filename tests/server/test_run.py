@@ -51,6 +51,34 @@ def test_json_is_one_object_and_the_files_are_there(quick):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_version_is_served_and_tells_what_made_it(quick, monkeypatch, flops):
+    folder, result = quick
+    assert result["model"]["champion"] is True
+    monkeypatch.chdir(folder)
+    (told,) = flops("models", "show", "champion", "--json").json["history"]
+    assert (told["model"], told["parent"], told["rounds"]) == ("flops-breast-cancer version 1", 0, 2)
+    assert told["settings"]["clients"] == "3"
+    assert told["digest"] == result["model"]["digest"]
+    assert list(told["hospitals"]) == ["hospital-1", "hospital-2", "hospital-3"]
+    assert {hospital["rounds"] for hospital in told["hospitals"].values()} == {2}
+    assert told["metrics"]["accuracy"] == pytest.approx(result["accuracy"])
+
+
+def test_what_a_servers_registry_serves_is_not_for_a_run_to_say(quick):
+    from fl.protocol import CHAMPION
+    from server.registry import Registry
+    from server.simulation.run import _serve_it
+
+    folder, _ = quick
+    registry = Registry(f"sqlite:///{folder}/flops-registry/mlflow.db")
+    (version,) = registry.versions("flops-breast-cancer")
+    registry._database = None  # As a server's.
+    registry._client.delete_registered_model_alias(version.name, CHAMPION)
+    assert _serve_it(registry, version) is False
+    assert registry.aliased(version.name, CHAMPION) is None
+    registry.move_alias(version, CHAMPION, 0)
+
+
 def test_the_run_in_mlflow_holds_settings_metrics_per_round_and_hospital_and_pictures(quick):
     folder, result = quick
     client = mlflow.MlflowClient(f"sqlite:///{folder}/flops-registry/mlflow.db")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from fl.commands.group import LazyGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _EXAMPLES = """\b
 Examples:
@@ -66,7 +70,7 @@ def models(context: click.Context, model: str | None, commit: str, digest: str, 
             version.tags.get("release", ""),
             version.tags.get("commit", "")[:12],
             version.tags.get("rounds", ""),
-            version.tags.get("hospitals", "") or version.tags.get("clients", ""),
+            _hospitals(version.tags),
             version.tags.get("metrics", ""),
             version.tags.get("gate", ""),
         )
@@ -74,3 +78,9 @@ def models(context: click.Context, model: str | None, commit: str, digest: str, 
     ]
     header = ("version", "alias", "parent", "release", "commit", "rounds", "hospitals", "metrics", "gate")
     print_table(header, table, title=name)
+
+
+def _hospitals(tags: Mapping[str, str]) -> str:
+    """Name them where they are few, else say how many they are."""
+    names, number = tags.get("hospitals", ""), tags.get("clients", "")
+    return names if names and names.count(",") < 4 else number
