@@ -349,3 +349,58 @@ def test_qfedavg_gets_the_loss_of_the_received_weights():
     assert len(wanted) == 2
     assert all(0.5 < metrics[messages.INITIAL_LOSS] < 1.0 for metrics in wanted)  # About log 2: untrained.
     assert all(metrics[messages.INITIAL_LOSS] != metrics[messages.LOSS] for metrics in wanted)
+
+
+def compare(measure, *, tolerant=False):
+    """Run two rounds whose hospitals measure with a function of their name and a model; who was asked for both."""
+    asked, plain, app = [], fake_client(lambda *_: result(1.0)), ClientApp()
+    app.query("describe")(plain)
+    app.train()(plain)
+
+    @app.evaluate()
+    def on_evaluate(message, context):
+        name, champion = name_of(context), messages.read_champion(message)
+        asked.append((name, champion is not None))
+        compared = None if champion is None else measure(name, champion)
+        return messages.evaluate_reply(message, name, measure(name, messages.read_state(message)), compared)
+
+    job = federation(rounds=2, tolerant=tolerant)
+    job.champion = lambda: ModelState({"w": np.full(3, 9, np.float32), "n": np.array(0, np.int64)}, {})
+    run(job, app, clients=2)
+    return job.observer.history, asked
+
+
+def by_weight(name, state):
+    accuracy = float(state.arrays["w"][0]) / 10
+    return Evaluation(2, 1 - accuracy, {"accuracy": accuracy})
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+def test_the_last_round_measures_the_served_model_beside_the_candidate(tolerant):
+    history, asked = compare(by_weight, tolerant=tolerant)
+
+    assert sorted(asked) == [("h0", False), ("h0", True), ("h1", False), ("h1", True)]
+    assert history[0].champion == {}
+    assert {name: found.metrics["accuracy"] for name, found in history[1].champion.items()} == {"h0": 0.9, "h1": 0.9}
+    assert history[1].sites["h0"].metrics["accuracy"] == pytest.approx(0.1)
+
+
+def test_a_hospital_that_cannot_measure_the_served_model_still_counts_for_the_candidate():
+    def measure(name, state):
+        if name == "h1" and state.arrays["w"][0] == 9:
+            return Evaluation(2, float("nan"), {"accuracy": 0.5})
+        return by_weight(name, state)
+
+    history, _ = compare(measure)
+
+    assert list(history[1].champion) == ["h0"]
+    assert list(history[1].sites) == ["h0", "h1"]
+
+
+def test_a_client_that_does_not_know_of_comparisons_measures_the_candidate():
+    job = federation()
+    job.champion = lambda: START
+    run(job, fake_client(lambda *_: result(1.0)), clients=2)
+
+    assert job.observer.history[0].champion == {}
+    assert list(job.observer.history[0].sites) == ["h0", "h1"]
