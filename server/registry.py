@@ -63,6 +63,8 @@ class ModelVersion:
     run_id: str
     source: str
     tags: Mapping[str, str] = field(default_factory=dict)
+    created: float = field(default=0.0, compare=False)
+    """When it was registered: seconds since 1970; 0 where nobody said."""
 
     @property
     def abandoned(self) -> bool:
@@ -533,7 +535,10 @@ def _signature(task: Task) -> Any:
 
 
 def _version(found: Any) -> ModelVersion:
-    return ModelVersion(found.name, int(found.version), str(found.run_id), str(found.source), dict(found.tags))
+    created = (found.creation_timestamp or 0) / 1000
+    return ModelVersion(
+        found.name, int(found.version), str(found.run_id), str(found.source), dict(found.tags), created
+    )
 
 
 def _reason(error: BaseException) -> str:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from fl.data.schema import TableSchema
 from fl.errors import DataError
 from server.serving import scoring
+from server.serving.page import add_page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -87,6 +88,7 @@ def create_api(champion: Champion) -> FastAPI:
         except DataError as error:
             raise HTTPException(422, str(error)) from error
 
+    add_page(app, champion)
     return app
 
 

@@ -45,6 +45,16 @@ class Champion:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
+    @property
+    def model(self) -> str:
+        """The registered model that is followed."""
+        return self._model
+
+    @property
+    def alias(self) -> str:
+        """The alias that is followed."""
+        return self._alias
+
     def start(self) -> None:
         """Begin."""
         self._thread.start()
