@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from server.serving.overview import Entry, Overview
 
 WIDTH, HEIGHT = 520, 280
-LEFT, RIGHT, TOP, BOTTOM = 58, 18, 30, 42
+LEFT, RIGHT, TOP, BOTTOM = 66, 18, 34, 48
 """Room for the axes' words."""
 
 MOST_NUMBERS = 12
@@ -61,7 +61,9 @@ class Chart:
 
 def tell(metric: str, value: float) -> str:
     """Return a metric's value for people."""
-    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4g}"
+    if metric == "accuracy":
+        return f"{100 * value:.1f} %"
+    return f"{value:.4f}" if 0.001 <= abs(value) < 1000 else f"{value:.4g}"
 
 
 def draw_metric(overview: Overview) -> Chart | None:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from fl.data.schema import ArraySchema, TableSchema
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fl.data.dataset import Dataset
     from fl.data.schema import Column
     from fl.tasks.base import Task
@@ -70,11 +72,16 @@ class Form:
     high: float = 1.0
 
 
-def make_form(task: Task) -> Form:
-    """Return the form that fits a task's examples."""
+def make_form(task: Task, examples: Mapping[str, str] | None = None) -> Form:
+    """Return the form that fits a task's examples.
+
+    Args:
+        task: what is predicted.
+        examples: values by column, see `typical`; where there are none any that fit.
+    """
     schema = task.schema
     if isinstance(schema, TableSchema):
-        return Form("table", task.name, fields=_fields(task, schema))
+        return Form("table", task.name, fields=_fields(schema, examples or {}))
     rows, columns = _image(schema)
     return Form("draw" if rows else "json", task.name, (), schema.shape, rows, columns, schema.low, schema.high)
 
@@ -88,8 +95,7 @@ def _image(schema: ArraySchema) -> tuple[int, int]:
     return 0, 0
 
 
-def _fields(task: Task, schema: TableSchema) -> tuple[Field, ...]:
-    typical = _typical(task, schema)
+def _fields(schema: TableSchema, examples: Mapping[str, str]) -> tuple[Field, ...]:
     return tuple(
         Field(
             column.name,
@@ -99,7 +105,7 @@ def _fields(task: Task, schema: TableSchema) -> tuple[Field, ...]:
             column.max,
             column.missing == "refuse",
             _hint(column),
-            typical.get(column.name) or _fitting(column),
+            examples.get(column.name) or _fitting(column),
         )
         for column in schema.columns
     )
@@ -128,15 +134,16 @@ def _fitting(column: Column) -> str:
     return f"{column.min if column.min is not None else column.max if column.max is not None else 1:g}"
 
 
-def _typical(task: Task, schema: TableSchema) -> dict[str, str]:
+def typical(task: Task) -> dict[str, str]:
     """Return each column's median, or its most frequent category, in the data set that ships with the task.
 
-    Those are public, and a median is nobody's row. Hospitals' data are not here and never come here.
+    Those are public, and a median is nobody's row. Hospitals' data are not here and never come here. Takes as long as
+    loading does.
     """
-    if task.load is None:
+    if task.load is None or not isinstance(task.schema, TableSchema):
         return {}
     try:
-        return _middle(task.load(), schema)
+        return _middle(task.load(), task.schema)
     except Exception:  # A task of one's own may need what is not installed here; then any value that fits will do.
         _log.debug("no example values for task %s", task.name, exc_info=True)
         return {}

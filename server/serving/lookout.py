@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError
-from server.serving.form import Form, make_form
+from server.serving.form import Form, make_form, typical
 from server.serving.overview import Overview, gather
 
 if TYPE_CHECKING:
+    from fl.tasks.base import Task
     from server.registry import Registry
     from server.serving.champion import Champion, Served
 
@@ -21,6 +23,9 @@ FRESH_SECONDS = 5.0
 
 PATIENCE_SECONDS = 1.5
 """How long a request waits for a new overview before it shows the last one: a registry may be away for minutes."""
+
+EXAMPLE_SECONDS = 4.0
+"""How long the first request after a new task waits for example values: their library loads slowly."""
 
 _log = logging.getLogger("flops.server.serving")
 
@@ -33,7 +38,7 @@ class View:
         overview: of the registry, the last that could be read; None before the first.
         problem: why it is not a newer one; an empty text where all is well.
         served: what is loaded; None until there is one.
-        form: to try that; None where nothing is loaded, or the form is still being made.
+        form: to try that; None where nothing is.
     """
 
     overview: Overview | None
@@ -50,8 +55,8 @@ class Lookout:
         self._registry: Registry | None = None
         self._overview: Overview | None = None
         self._problem = ""
-        self._form: tuple[Served | None, Form | None] = (None, None)
-        self._read_at = -FRESH_SECONDS
+        self._read_at = -math.inf
+        self._form: tuple[Task, Form] | None = None
         self._lock = threading.Lock()
         self._reading: threading.Thread | None = None
 
@@ -61,28 +66,35 @@ class Lookout:
         Only who finds it old waits; the others get what there is, so that a registry that hangs holds one thread of
         the server's and not those that answer predictions.
         """
-        mine: threading.Thread | None = None
+        served = self._champion.served
+        reading: threading.Thread | None = None
+        trying: threading.Thread | None = None
         with self._lock:
-            if (self._reading is None or not self._reading.is_alive()) and self._old():
-                mine = self._reading = threading.Thread(target=self._read, daemon=True)
-                mine.start()
+            old = time.monotonic() - self._read_at >= FRESH_SECONDS
+            if old and not (self._reading is not None and self._reading.is_alive()):
+                reading = self._reading = threading.Thread(target=self._read, daemon=True)
+                reading.start()
+            if served is not None and (self._form is None or not _same(self._form[0], served.predictor.task)):
+                # The form is there at once, and better when the thread has ended.
+                task = served.predictor.task
+                self._form = (task, make_form(task))
+                trying = threading.Thread(target=self._exemplify, args=(task,), daemon=True)
+                trying.start()
         problem = ""
-        if mine is not None:
-            mine.join(PATIENCE_SECONDS)
-            if mine.is_alive():
-                problem = "the model registry takes long to answer"
-        served, (made_for, form) = self._champion.served, self._form
-        return View(self._overview, self._problem or problem, served, form if made_for is served else None)
+        if reading is not None:
+            reading.join(PATIENCE_SECONDS)
+            problem = "it takes long to answer" if reading.is_alive() else ""
+        if trying is not None:
+            trying.join(EXAMPLE_SECONDS)
+        form = self._form[1] if served is not None and self._form is not None else None
+        return View(self._overview, self._problem or problem, served, form)
 
-    def _old(self) -> bool:
-        return time.monotonic() - self._read_at >= FRESH_SECONDS or self._form[0] is not self._champion.served
+    def _exemplify(self, task: Task) -> None:
+        self._form = (task, make_form(task, typical(task)))
 
     def _read(self) -> None:
         from server.models import open_registry
 
-        served = self._champion.served
-        if self._form[0] is not served:
-            self._form = (served, None if served is None else make_form(served.predictor.task))
         problem = ""
         try:
             if self._registry is None:
@@ -95,3 +107,7 @@ class Lookout:
             _log.debug("the page's overview could not be read", exc_info=True)
         self._problem = problem
         self._read_at = time.monotonic()
+
+
+def _same(one: Task, other: Task) -> bool:
+    return one is other or (one.name, one.reference, one.schema) == (other.name, other.reference, other.schema)

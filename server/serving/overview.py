@@ -205,4 +205,5 @@ def _numbers(value: Any) -> dict[str, float]:
             continue
         if math.isfinite(number) and abs(number) < MOST_VALUE:
             found[str(name)] = round(number, 6)
-    return found
+    # What everybody understands comes first; a loss is for those who know it.
+    return dict(sorted(found.items(), key=lambda pair: (pair[0] != "accuracy", pair[0] == "loss")))

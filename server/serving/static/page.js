@@ -4,7 +4,7 @@ const form = document.getElementById("try");
 if (form) {
   const example = { draw: drawing, table: table, json: json }[form.dataset.kind]();
   const clear = document.getElementById("clear");
-  form.hidden = false;
+  form.hidden = document.getElementById("result").hidden = false;
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     ask(example);
@@ -190,18 +190,20 @@ function show({ told, failure }) {
   table.hidden = true;
   if (!told) return;
   const [first] = told.predictions;
-  const by = make("span", ` – says version ${told.version}`);
+  const by = ` sure, says version ${told.version}`;
   if (first?.probabilities === undefined) {
-    answer.append(make("strong", JSON.stringify(first)), by);
+    answer.append(make("strong", JSON.stringify(first)), `says version ${told.version}`);
     return;
   }
   const chances = Object.entries(first.probabilities).sort((one, other) => other[1] - one[1]);
-  answer.append(make("strong", first.label), ` ${percent(first.probabilities[first.label])}`, by);
+  answer.append(make("strong", first.label), percent(first.probabilities[first.label]), by);
   for (const [label, value] of chances) {
     const row = body.appendChild(make("tr"));
     row.append(make("th", label, { scope: "row" }));
-    row.appendChild(make("td")).append(make("meter", "", { min: 0, max: 1, value, "aria-label": `probability of ${label}` }));
-    row.append(make("td", percent(value), { class: "number" }));
+    const cell = row.appendChild(make("td")).appendChild(make("div"));
+    const bar = cell.appendChild(make("div", "", { class: "bar", "aria-hidden": true }));
+    bar.appendChild(make("span")).style.width = `${100 * value}%`;
+    cell.append(make("span", percent(value)));
   }
   table.hidden = false;
 }
