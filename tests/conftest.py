@@ -37,6 +37,7 @@ def _docker_answers() -> bool:
 
 
 PARTS = {
+    "browser": lambda: shutil.which("chromium") is not None,
     "docker": _docker_answers,
     "ray": lambda: importlib.util.find_spec("ray") is not None,
     "npm": lambda: shutil.which("npm") is not None,

@@ -208,7 +208,10 @@ function show({ told, failure }) {
   table.hidden = false;
 }
 
+// Nothing that a model says is certain, so rounding must not make it so.
 function percent(value) {
+  if (value > 0.9995) return "> 99.9 %";
+  if (value < 0.0005) return "< 0.1 %";
   return `${(100 * value).toFixed(1)} %`;
 }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 import uvicorn
 
 from fl.inference import Predictor
@@ -16,14 +18,16 @@ from fl.model import initial_state
 from fl.protocol import CHAMPION
 from fl.tasks import find_task
 from server.lineage import FILE, Lineage
+from server.registry import Registry
 from server.serving.api import create_api
 from server.serving.champion import Champion, Served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import Any
 
-    from server.registry import ModelVersion, Registry
+    from server.registry import ModelVersion
 
 MODEL = "flops-test"
 
@@ -71,6 +75,17 @@ def fill(registry: Registry) -> ModelVersion:
     registry.set_alias(champion, CHAMPION)
     register(registry, 5, 4, gate=f"gate: accuracy 0.5 is below 0.9 {NASTY}")
     return champion
+
+
+@contextlib.contextmanager
+def filled(folder: Path, tables: Path) -> Iterator[ModelVersion]:
+    """Be in a folder with a registry of five versions, made from a copy of empty tables; gives the champion."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+            patch.delenv(name, raising=False)
+        patch.chdir(folder)
+        patch.setattr("server.registry._make_database", lambda database: shutil.copyfile(tables, database))
+        yield fill(Registry())
 
 
 def champion_of(name: str, version: ModelVersion) -> Champion:

@@ -16,16 +16,17 @@ from fl.errors import FlopsError
 from fl.protocol import ABANDONED, CHAMPION
 from fl.tasks import find_task
 from server.lineage import Lineage
-from server.registry import ModelVersion, Registry
+from server.registry import ModelVersion
 from server.serving import lookout
 from server.serving.champion import Champion
 from server.serving.chart import draw_metric
 from server.serving.form import make_form, typical
 from server.serving.graph import MOST_ANCESTORS, draw_lineage
 from server.serving.overview import MOST_VERSIONS, Entry, Overview, gather, read_entry, read_hospitals, read_metrics
-from tests.server.serving.pages import MODEL, NASTY, QUOTES, asked, champion_of, fill
+from tests.server.serving.pages import MODEL, NASTY, QUOTES, asked, champion_of, filled
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 EMPTY = {"meta", "link", "img", "input", "br", "hr", "path", "circle", "polyline"}
@@ -74,9 +75,16 @@ def read(champion: Champion, path: str = "/") -> Document:
     return Document(answer.text)
 
 
+@pytest.fixture(scope="module")
+def version(tmp_path_factory: pytest.TempPathFactory, empty_tables: Path) -> Iterator[ModelVersion]:
+    """Be in a folder with a registry; gives its champion."""
+    with filled(tmp_path_factory.mktemp("page"), empty_tables) as champion:
+        yield champion
+
+
 @pytest.fixture
-def champion(here: Path) -> Champion:
-    return champion_of("digits", fill(Registry()))
+def champion(version: ModelVersion) -> Champion:
+    return champion_of("digits", version)
 
 
 def test_the_page_tells_the_model_its_lineage_and_its_hospitals(champion: Champion) -> None:
@@ -161,7 +169,7 @@ def test_what_others_wrote_stays_text(champion: Champion) -> None:
     assert [one for _, one in page.tags if "onload" in one] == []
 
 
-def test_a_problem_is_told_and_without_a_champion_what_to_do(here: Path, champion: Champion) -> None:
+def test_a_problem_is_told_and_without_a_champion_what_to_do(champion: Champion) -> None:
     champion.problem = "version 6 cannot be loaded"
     page = read(champion)
     assert "version 6 cannot be loaded" in page.text
