@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from fl.tasks import find_task
+from server.serving.form import typical
 from tests.server.serving.pages import MODEL, NASTY, champion_of, digit, filled, served
 
 if TYPE_CHECKING:
@@ -55,6 +57,9 @@ def digits(champion: Champion) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def patients(registry: ModelVersion) -> Iterator[str]:
+    typical(
+        find_task("breast-cancer")
+    )  # Its library loads slowly on a busy machine, and the page does not wait long.
     with served(champion_of("breast-cancer", registry)) as address:
         yield address
 
