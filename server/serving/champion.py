@@ -33,27 +33,19 @@ class Champion:
     """Looks for the champion in a thread of its own; who asks gets the one that is loaded, whole.
 
     Attributes:
+        model: the registered model.
+        alias: what names its champion.
         served: what is loaded; None until there is one.
         problem: why there is none, or why it is not the newest champion; an empty text where all is well.
     """
 
     def __init__(self, model: str, alias: str, seconds: float) -> None:
-        self._model, self._alias, self._seconds = model, alias, seconds
+        self.model, self.alias, self._seconds = model, alias, seconds
         self._registry: Registry | None = None
         self.served: Served | None = None
         self.problem = "it has just started"
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
-
-    @property
-    def model(self) -> str:
-        """The registered model that is followed."""
-        return self._model
-
-    @property
-    def alias(self) -> str:
-        """The alias that is followed."""
-        return self._alias
 
     def start(self) -> None:
         """Begin."""
@@ -74,11 +66,11 @@ class Champion:
 
         if self._registry is None:
             self._registry = Registry()
-        found = self._registry.aliased(self._model, self._alias)
+        found = self._registry.aliased(self.model, self.alias)
         if found is None:
             if self.served is None:
                 raise FlopsError(
-                    f"model {self._model} has no {self._alias} yet: a job of the global server makes one, once its "
+                    f"model {self.model} has no {self.alias} yet: a job of the global server makes one, once its "
                     "gate lets it pass"
                 )
             return  # An alias that was taken away is no reason to answer nobody.

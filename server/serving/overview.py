@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fl.errors import FlopsError
 from fl.protocol import ABANDONED
+from server.gate import GATE, PASSED
 from server.models import lineage
 
 if TYPE_CHECKING:
@@ -142,12 +143,12 @@ def gather(registry: Registry, model: str, alias: str) -> Overview:
 def read_entry(version: ModelVersion, *, champion: bool) -> Entry:
     """Return what a version's tags tell."""
     tags = dict(version.tags)
-    gate = tags.get("gate", "passed")
+    gate = tags.get(GATE, PASSED)
     state: State = "champion" if champion else "passed"
     reason = ""
     if version.abandoned:
         state, reason = "taken back", tags[ABANDONED]
-    elif gate != "passed":
+    elif gate != PASSED:
         # Somebody may serve by hand what the gate refused: then it is the champion, and the reason stays.
         state, reason = "champion" if champion else "refused", gate
     created = datetime.fromtimestamp(version.created, UTC) if version.created > 0 else None

@@ -72,7 +72,7 @@ def fill(registry: Registry) -> ModelVersion:
     registry.abandon(register(registry, 2, 1), "wrong labels at north")
     register(registry, 3, 1, commit=QUOTES)
     champion = register(registry, 4, 3, release=QUOTES)
-    registry.set_alias(champion, CHAMPION)
+    registry.move_alias(champion, CHAMPION, 0)
     register(registry, 5, 4, gate=f"gate: accuracy 0.5 is below 0.9 {NASTY}")
     return champion
 

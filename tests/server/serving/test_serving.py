@@ -41,7 +41,8 @@ def registry(here: Path) -> Registry:
 def register(registry: Registry, task: Task, seed: int = 0) -> ModelVersion:
     with registry.run("test", {}) as log:
         made = registry.register(log, MODEL, task, initial_state(task, seed), {"commit": "c" * 40})
-    registry.set_alias(made, CHAMPION)
+    there = registry.aliased(MODEL, CHAMPION)
+    registry.move_alias(made, CHAMPION, 0 if there is None else there.version)
     return made
 
 
