@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError
 from server.serving.form import Form, make_form, typical
-from server.serving.overview import Overview, gather
+from server.serving.gathering import gather
 
 if TYPE_CHECKING:
     from fl.tasks.base import Task
     from server.registry import Registry
     from server.serving.champion import Champion, Served
+    from server.serving.overview import Overview
 
 FRESH_SECONDS = 5.0
 """How long an overview is shown as it is."""

@@ -16,9 +16,9 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from server.serving.chart import draw_metric, tell
+from server.serving.gathering import read_entry
 from server.serving.graph import draw_lineage
 from server.serving.lookout import Lookout
-from server.serving.overview import read_entry
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

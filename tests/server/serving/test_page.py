@@ -21,8 +21,9 @@ from server.serving import lookout
 from server.serving.champion import Champion
 from server.serving.chart import draw_metric
 from server.serving.form import make_form, typical
+from server.serving.gathering import gather, read_entry, read_hospitals, read_metrics
 from server.serving.graph import MOST_ANCESTORS, draw_lineage
-from server.serving.overview import MOST_VERSIONS, Entry, Overview, gather, read_entry, read_hospitals, read_metrics
+from server.serving.overview import MOST_VERSIONS, Entry, Overview
 from tests.server.serving.pages import MODEL, NASTY, QUOTES, asked, champion_of, filled
 
 if TYPE_CHECKING:
