@@ -134,7 +134,7 @@ def test_a_rollback_takes_the_model_back_too(
         tags = {"commit": record.commit}
         with registry.run("test", {}) as run:
             made = registry.register(run, "flops-digits", task, initial_state(task, 0), tags)
-        registry.set_alias(made, "champion")
+        registry.move_alias(made, "champion", made.version - 1)
     told = flops(*words, "--json").json
     assert (told["release"], told["model_version"], told["taken_back"]) == (first.release, 2, [3, 4])
     champion, newest = registry.aliased("flops-digits", "champion"), registry.latest("flops-digits")
