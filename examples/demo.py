@@ -12,6 +12,7 @@ import json
 import os
 import queue
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -81,22 +82,35 @@ class Demo:
             "no_proxy": "*",
         }
 
-    def flops(self, *words: str, code: int = 0, lines: int = 3) -> None:
-        """Show a command, run it, show the last lines of what it says."""
-        print(f"$ flops {' '.join(words)}", flush=True)
-        ended = subprocess.run(
+    def flops(self, *words: str, code: int = 0) -> None:
+        """Show a command, run it, show what it says as it comes; on Ctrl-C it is ended, and cleans up itself."""
+        print(f"$ flops {shlex.join(words)}", flush=True)
+        with undisturbed():
+            process = self.start(*words)
+        try:
+            for line in process.stdout or ():
+                if line.strip():
+                    print(f"  {line.rstrip()}", flush=True)
+            process.wait()
+        except BaseException:
+            with undisturbed():
+                process.terminate()
+                process.communicate()
+            raise
+        if process.returncode != code:
+            sys.exit(f"flops {words[0]} ended with exit code {process.returncode}")
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command apart: Ctrl-C is ours to pass on."""
+        return subprocess.Popen(
             [FLOPS, *words],
             cwd=SOURCE,
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            check=False,
+            start_new_session=True,
         )
-        told = [line for line in ended.stdout.splitlines() if line.strip()]
-        print("\n".join(f"  {line}" for line in told[-lines:]), flush=True)
-        if ended.returncode != code:
-            sys.exit(f"flops {words[0]} ended with exit code {ended.returncode}:\n{ended.stdout}")
 
     def registry(self) -> None:
         """Start a registry on loopback, which the engine trusts without TLS."""
@@ -121,22 +135,17 @@ class Demo:
     def remove_images(self) -> None:
         """Remove what was built; what all releases share goes with the last of them."""
         for image in self.engine.images.list(name=f"{self.environment['DOCKER_REGISTRY']}/demo/*"):
-            self.engine.images.remove(image.id, force=True)
+            try:
+                self.engine.images.remove(image.id, force=True)
+            except docker.errors.APIError as error:
+                print(f"  image {image.short_id} stays: {error.explanation}", flush=True)
 
     def up(self) -> None:
         """Start the loop; what it says is shown as it comes."""
         words = ["up", "--hospitals", "3", "--every", "1", "--state", str(STATE)]
         print(f"$ flops {' '.join(words[:3])}", flush=True)
         with undisturbed():
-            process = subprocess.Popen(
-                [FLOPS, *words],
-                cwd=SOURCE,
-                env=self.environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,  # Ctrl-C is ours to pass on.
-            )
+            process = self.start(*words)
             # The last is done first. Early on 'flops down' would not know it yet, so it is told itself.
             self.ends.callback(self.flops, "down", "--purge", "--state", str(STATE))
             self.ends.callback(process.wait)
@@ -144,7 +153,8 @@ class Demo:
 
         def read() -> None:
             for line in process.stdout or ():
-                print(f"  │ {line}", end="", flush=True)
+                if line != "flops: terminated\n":  # By us.
+                    print(f"  │ {line}", end="", flush=True)
                 self.lines.put(line)
 
         threading.Thread(target=read, daemon=True).start()
@@ -214,7 +224,7 @@ def every_minute() -> None:
     git("clone", "-q", str(CONFIG), str(clone), folder=FOLDER)
     path = clone / "dev" / "cronjob.yaml"
     text = re.sub(r"schedule: .*", 'schedule: "* * * * *"', path.read_text())
-    path.write_text(re.sub(r"activeDeadlineSeconds: \d+", "activeDeadlineSeconds: 50", text))
+    path.write_text(re.sub(r"activeDeadlineSeconds: \d+", "activeDeadlineSeconds: 110", text))
     service = clone / "dev" / "service.yaml"
     service.write_text(re.sub(r"nodePort: \d+", f"nodePort: {free_port()}", service.read_text()))
     git("commit", "-qam", "A round every minute", folder=clone)
@@ -227,7 +237,7 @@ def show(demo: Demo) -> None:
     prepare()
     demo.registry()
     tell("The config repository gets its first content: what Argo CD would watch. A round is due every minute.")
-    demo.flops("init-config", lines=1)
+    demo.flops("init-config")
     every_minute()
     tell("The loop starts, with three demo hospitals. There is no release yet, so it waits.")
     demo.up()
@@ -250,7 +260,7 @@ def show(demo: Demo) -> None:
     tell("And back: a rollback is a commit too, and holds automatic releases until 'flops resume'.")
     demo.flops("rollback", "dev", "--reason", "as it was before")
     demo.next_round()
-    demo.flops("status", "dev", lines=12)
+    demo.flops("status", "dev")
     tell("That was it. All of it is removed now.")
 
 
@@ -260,7 +270,10 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave the folder ./flops-demo at the end")
     chosen = parser.parse_args()
     if FOLDER.exists():
-        sys.exit(f"{FOLDER} is there, from a demo that was killed: 'flops down --purge --state {STATE}', remove it")
+        sys.exit(
+            f"{FOLDER} is there, from a demo that was kept or killed: "
+            f"'flops down --purge --state {STATE}', and remove it"
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     demo = Demo()
     try:

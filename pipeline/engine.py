@@ -74,13 +74,14 @@ def engine(seconds: int = SECONDS) -> Iterator[DockerClient]:
             first.ping()
         client = docker.from_env(timeout=seconds)
     except ENGINE_ERRORS as error:
-        raise EngineUnreachable(_no_engine(error)) from error
+        text = no_engine(error)
+        raise (SettingsError if text.startswith(_NO_ADDRESS) else EngineUnreachable)(text) from error
     try:
         yield client
     except APIError as error:  # Which is one of those below, too.
         raise FlopsError(f"Docker Engine: {said(error)}") from error
     except (RequestException, HTTPError) as error:
-        raise EngineUnreachable(_no_engine(error)) from error
+        raise EngineUnreachable(no_engine(error)) from error
     except DockerException as error:  # A credential helper that is missing, say.
         raise FlopsError(f"Docker's library: {' '.join(str(error).split())}") from error
     finally:
@@ -173,7 +174,10 @@ _ACCOUNT = "it does not accept the account; check HARBOR_USERNAME and HARBOR_PAS
 _NO_PROJECT = r"project \S+ not found"
 _NO_ACCOUNT = "it wants an account; set HARBOR_USERNAME and HARBOR_PASSWORD"
 
+_NO_ADDRESS = "DOCKER_HOST is no engine's address"
+
 _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
+    ("manifest unknown|manifest for .* not found", TransferFailed, "it has no such image"),
     (
         "certificate signed by unknown authority",
         RegistryRefused,
@@ -254,10 +258,13 @@ def said(error: Exception) -> str:
     return " ".join(str(getattr(error, "explanation", None) or error).split())
 
 
-def _no_engine(error: Exception) -> str:
+def no_engine(error: Exception) -> str:
+    """Say in a line why the engine does not answer, and what to do."""
+    if isinstance(error, APIError):
+        return f"Docker Engine: {said(error)}"
     text = str(error)
     if "invalid bind address" in text or "Invalid" in text or "bad format" in text:
-        return f"DOCKER_HOST is no engine's address: {' '.join(text.split())}"
+        return f"{_NO_ADDRESS}: {' '.join(text.split())}"
     if "Permission denied" in text or "PermissionError" in text:
         return "Docker Engine does not let this user in; add the user to the group docker"
     broke = "Connection aborted" in text or "IncompleteRead" in text or "Connection broken" in text

@@ -80,6 +80,8 @@ def explain_words(text: str, address: str, branch: str) -> FlopsError:
         address: the repository's.
         branch: the branch it was about.
     """
+    if "No space left on device" in text and "remote:" not in text:
+        return FlopsError(f"this machine's disk is full: git could not store what {public(address)} has")
     for sign, kind, meaning in _MEANINGS:
         if sign in text:
             return kind(f"{public(address)}: {meaning.format(branch=branch)}")

@@ -34,10 +34,13 @@ def down(environment: str | None, folder: Path | None, purge: bool, file: Path |
     settings = read_settings(file, os.environ)
     state = find_state(folder, check_environment(environment) if environment else settings.environment)
     told = end(state, purge=purge)
-    click.echo(json.dumps(told) if as_json else _line(told, str(state.folder)))
+    click.echo(json.dumps(told) if as_json else _line(told, state.folder))
 
 
-def _line(told: dict[str, object], folder: str) -> str:
+def _line(told: dict[str, object], folder: Path) -> str:
+    if not told["there"]:
+        return f"no loop was started with {folder}; nothing to end"
     removed = f"{told['containers']} containers removed" if told["containers"] else "nothing was left"
     ended = "ended; " if told["ended"] else ""
-    return f"{ended}{removed}" + (f"; {folder} is removed, too" if told["purged"] else f"; {folder} is kept")
+    kept = f"{folder} is kept" if not told["purged"] else f"{folder} is removed, too"
+    return f"{ended}{removed}; {kept}{', but for its secrets' if told['purged'] and folder.exists() else ''}"

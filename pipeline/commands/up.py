@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -50,7 +51,13 @@ Examples:
     metavar="SECONDS",
     help="Look at the config repository so often.",
 )
-@click.option("--state", "folder", type=FilePath(), metavar="FOLDER", help="What is kept between two starts.")
+@click.option(
+    "--state",
+    "folder",
+    type=FilePath(),
+    metavar="FOLDER",
+    help="What is kept between two starts; default: $XDG_STATE_HOME/flops/up/ENV.",
+)
 @click.option("--status", "show", is_flag=True, help="Show how it goes with what runs, and end.")
 @pipeline_options
 def up(  # noqa: PLR0913 - one for each option
@@ -81,7 +88,8 @@ def up(  # noqa: PLR0913 - one for each option
     if show:
         _show(state, as_json)
         return
-    if tracking and not tracking.startswith(("http://", "https://")):
+    address = urlsplit(tracking)
+    if tracking and not (address.scheme in ("http", "https") and address.hostname):
         raise SettingsError(
             f"--tracking {tracking}: the address of a server that containers reach is needed, http://…"
         )
@@ -112,6 +120,8 @@ def _sayer(as_json: bool) -> Callable[[str], None]:
 
 
 def _show(state: State, as_json: bool) -> None:
+    from pipeline.loop.runner import clock
+
     status = state.status()
     running = state.owner() is not None
     if as_json:
@@ -124,7 +134,7 @@ def _show(state: State, as_json: bool) -> None:
             return
     click.echo(f"{status.get('environment')}: config {status.get('config_commit', '')[:8] or 'not read yet'}")
     for owner, due in status.get("next_rounds", {}).items():
-        click.echo(f"  next:     {owner} at {datetime.fromisoformat(due).astimezone():%H:%M:%S}")
+        click.echo(f"  next:     {owner} at {clock(datetime.fromisoformat(due))}")
     if status.get("tracking"):
         click.echo(f"  tracking: {status['tracking']}")
     if status.get("waits"):

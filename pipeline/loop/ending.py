@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, SettingsError
-from pipeline.engine import engine
+from pipeline.engine import EngineUnreachable, engine
 from pipeline.loop.pods import Pods
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def end(state: State, *, purge: bool) -> dict[str, Any]:
         purge: whether what is kept between two starts goes, too.
 
     Returns:
-        Whether a process was ended, how many containers were left and removed, and whether the folder was removed.
+        Whether there was a loop and a process was ended, how many containers were left and removed, and whether the
+        folder was removed.
 
     Raises:
         FlopsError: the process does not end, or the engine does not answer.
@@ -33,13 +35,13 @@ def end(state: State, *, purge: bool) -> dict[str, Any]:
     if not state.loop:
         if purge and state.others():
             raise SettingsError(f"{state.folder}: is the folder of no loop, and nothing in it is removed")
-        return {"ended": False, "containers": 0, "purged": False}
+        return {"there": False, "ended": False, "containers": 0, "purged": False}
     owner = state.owner()
     containers = 0
     if owner is not None:
         os.kill(owner, signal.SIGTERM)
         until = time.monotonic() + _SECONDS
-        with engine() as client:
+        with suppress(EngineUnreachable), engine() as client:  # If it is away, the process ends all the same.
             containers = len(Pods(client, state.loop).list())
         while state.owner() is not None:
             if time.monotonic() > until:
@@ -53,4 +55,4 @@ def end(state: State, *, purge: bool) -> dict[str, Any]:
         state.remove()
     else:
         state.write_status({})
-    return {"ended": owner is not None, "containers": containers, "purged": purge}
+    return {"there": True, "ended": owner is not None, "containers": containers, "purged": purge}

@@ -7,13 +7,15 @@ was killed is gone on with by the next.
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
-from pipeline.engine import ENGINE_ERRORS, engine
+from pipeline.engine import ENGINE_ERRORS, engine, no_engine
 from pipeline.git_words import public
 from pipeline.loop.desired import next_times
 from pipeline.loop.plan import PodPlan, plan
@@ -26,7 +28,7 @@ from pipeline.loop.troubles import Troubles
 from pipeline.loop.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from pipeline.loop.desired import Desired
     from pipeline.loop.objects import PodTemplate
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
 _TICK = 1.0
 _ENGINE_SECONDS = 30
 """The engine may be silent for so long."""
+
+_TROUBLE = "what a problem says"
+"""What is waited for where something could not be made."""
 
 _GRACE = 20.0
 """Seconds that a pod has to end where no manifest says more."""
@@ -87,8 +92,24 @@ def run(settings: Settings, wishes: Wishes, state: State, say: Callable[[str], N
                 loop.tick()
                 time.sleep(max(0.05, _TICK - (time.monotonic() - started)))
         finally:
-            watch.stop()
-            loop.close()
+            with hurrying() as hurry:
+                watch.stop()
+                loop.close(hurry)
+
+
+@contextlib.contextmanager
+def hurrying() -> Iterator[threading.Event]:
+    """Hear who interrupts again while all is being ended: it goes on, and faster."""
+    hurry = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield hurry
+        return
+    before = {number: signal.signal(number, lambda *_: hurry.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield hurry
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -104,13 +125,14 @@ class Loop:
     troubles: Troubles
     _seen: Seen | None = None
     _waits: str = ""
+    _there: Sequence[Pod] = ()
     _status: dict[str, Any] = field(default_factory=dict)
 
     def tick(self) -> None:
         """Compare once, and do what is to be done; what fails is said, and tried again the next time."""
         pods, now = self.runner.pods, datetime.now(UTC)
         try:
-            there = pods.list()
+            there = self._there = pods.list()
             if self.troubles.clear("engine"):
                 self.runner.pulls.forget()
                 self.say("Docker Engine answers again")
@@ -124,15 +146,16 @@ class Loop:
             with self.troubles.about("status"):
                 self._write_status(there, now)
         except ENGINE_ERRORS as error:
-            told = " ".join(str(error).split())[:200]
-            self.troubles.add("engine", f"Docker Engine does not answer, what runs is not followed: {told}")
+            self.troubles.add("engine", f"what runs is not followed: {no_engine(error)}")
+            with contextlib.suppress(OSError):
+                self._write_status(self._there, now)
         except OSError as error:  # A disk that is full, say.
             self.troubles.add("disk", f"{error.filename or self.state.folder}: {error.strerror}")
         else:
             self.troubles.clear("disk")
 
-    def close(self) -> None:
-        """End all pods, with the grace of a job, and remove them."""
+    def close(self, hurry: threading.Event) -> None:
+        """End all pods, with the grace of a job or until somebody hurries, and remove them."""
         pods = self.runner.pods
         try:
             running = [pod for pod in pods.list() if pod.running]
@@ -141,15 +164,15 @@ class Loop:
             for pod in running:
                 pods.signal(pod, "SIGTERM")
             end = time.monotonic() + _GRACE
-            while any(pod.running for pod in pods.list()) and time.monotonic() < end:
+            while any(pod.running for pod in pods.list()) and time.monotonic() < end and not hurry.is_set():
                 time.sleep(0.3)
             pods.clear(volumes=False)
-        except ENGINE_ERRORS as error:
-            self.say(f"Docker Engine does not answer: {error}; 'flops down' removes what is left")
-        finally:
-            self.supplies.stop()
             with contextlib.suppress(OSError):
                 self.state.write_status({})
+        except ENGINE_ERRORS as error:
+            self.say(f"'flops down' removes what is left: {no_engine(error)}")
+        finally:
+            self.supplies.stop()
 
     def _make_true(self, seen: Seen, there: Sequence[Pod], now: datetime) -> None:
         runner = self.runner
@@ -188,7 +211,7 @@ class Loop:
                 runner.keep(name, stay(hospital, ours), ours, now)
         for pod in there:
             if (pod.role, pod.owner) not in owners:
-                runner.end(pod, _GRACE) if pod.running else runner.pods.remove(pod)
+                runner.retire(pod, _GRACE)
 
     def _tell(self, seen: Seen, now: datetime) -> None:
         desired, head = seen.desired, f"config {seen.desired.commit[:8]}"
@@ -203,7 +226,7 @@ class Loop:
     def _prepare(self, seen: Seen) -> str:
         """Make what pods need and nobody wrote down; returns what is waited for."""
         if not self.troubles.may("supplies"):
-            return self.troubles.problem("supplies")
+            return _TROUBLE
         jobs = seen.desired.cron_jobs.values()
         if jobs and not any(is_made(job.pod.spec.container.image) for job in jobs):
             return "a release"
@@ -211,7 +234,7 @@ class Loop:
             waits = self.supplies.wants(seen)
         except FlopsError as error:
             self.troubles.add("supplies", str(error))
-            return str(error)
+            return _TROUBLE
         self.troubles.clear("supplies")
         return waits
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,13 +90,27 @@ def build(root: Path, environment: str, commit: str) -> Desired:
     pods = [one.pod for one in cron_jobs.values()] + [one.pod for one in deployments.values()]
     for service in services:
         _check_service(service, pods, files, environment)
+    config_maps = {one.metadata.name: one.data for one in objects if isinstance(one, ConfigMap)}
+    _check_toml(config_maps, environment)
     return Desired(
         commit,
         {name: _annotated(one, commit) for name, one in cron_jobs.items()},
         {name: _annotated(one, commit) for name, one in deployments.items()},
         services,
-        {one.metadata.name: one.data for one in objects if isinstance(one, ConfigMap)},
+        config_maps,
     )
+
+
+def _check_toml(config_maps: Mapping[str, Mapping[str, str]], environment: str) -> None:
+    """Find out whether the programs that get these files could read them at all."""
+    for data in config_maps.values():
+        for file, text in data.items():
+            if not file.endswith(".toml"):
+                continue
+            try:
+                tomllib.loads(text)
+            except tomllib.TOMLDecodeError as error:
+                raise ManifestError(f"{environment}/{file}: is not TOML: {error}") from error
 
 
 def _files(root: Path, environment: str) -> Iterator[tuple[str, list[Any]]]:

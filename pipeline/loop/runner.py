@@ -25,6 +25,9 @@ JOB, SERVING, HOSPITAL = "job", "serving", "hospital"
 
 _KEPT_ROUNDS = 20
 
+_MOMENT = 2.0
+"""Seconds in which it is known whether an image is here."""
+
 
 @dataclass
 class Runner:
@@ -51,6 +54,7 @@ class Runner:
     _told: set[str] = field(default_factory=set)
     _asked: dict[str, Asked] = field(default_factory=dict)
     _addresses: dict[str, str] = field(default_factory=dict)
+    _wanted: dict[str, float] = field(default_factory=dict)
 
     def adopt(self, there: Sequence[Pod]) -> None:
         """Take over what a loop that was killed left; what ended meanwhile is no news."""
@@ -142,6 +146,15 @@ class Runner:
             self._ending[pod.id] = time.monotonic() + grace
             self.pods.signal(pod, "SIGTERM")
 
+    def retire(self, pod: Pod, grace: float) -> None:
+        """End and remove a pod that no manifest has any more."""
+        if not pod.running:
+            self.pods.remove(pod)
+            return
+        if pod.id not in self._ending:
+            self.say(f"{pod.owner}: is ended, for nothing asks for it any more")
+        self.end(pod, grace)
+
     def insist(self, there: Sequence[Pod]) -> None:
         """Kill what was asked to end, and whose grace is over."""
         for pod in there:
@@ -199,8 +212,11 @@ class Runner:
     def _here(self, made: PodPlan) -> bool:
         """Tell whether a pod's image is here; where it is not, it is fetched."""
         if self.pulls.ready(made.image):
+            self._wanted.pop(made.image, None)
             return True
-        if not self.pulls.problem(made.image):
+        # Whether an image is here is known in a moment; what takes longer is fetched.
+        since = self._wanted.setdefault(made.image, time.monotonic())
+        if time.monotonic() - since > _MOMENT and not self.pulls.problem(made.image):
             self._once(f"pull {made.image}", f"{made.owner}: fetches {made.image}")
         return False
 

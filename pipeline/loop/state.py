@@ -57,18 +57,22 @@ class State:
                         "one: --state"
                     )
                 self.folder.chmod(0o700)
-                (self.folder / _ID).write_text(f"{uuid.uuid4().hex[:12]}\n", encoding="utf-8")
+                unfinished = self.folder / f"{_ID}.new"
+                unfinished.write_text(f"{uuid.uuid4().hex[:12]}\n", encoding="utf-8")
+                unfinished.replace(self.folder / _ID)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(13, os.strerror(13))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise SettingsError(f"{self.folder}: is no folder; name one: --state") from error
         except OSError as error:
             raise SettingsError(
                 f"{self.folder}: cannot be written: {error.strerror}; name another: --state"
             ) from error
 
     def others(self) -> list[str]:
-        """Return what is in the folder beside secrets."""
+        """Return what is in the folder beside secrets, and what a start on a full disk left."""
         there = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(path.name for path in there if path.name != SECRETS)
+        return sorted(path.name for path in there if path.name not in (SECRETS, f"{_ID}.new", _ID))
 
     def remove(self) -> None:
         """Remove what loops made there; the secrets that the user put there stay."""

@@ -122,6 +122,8 @@ class TrackingServer:
             *("--artifacts-destination", str(folder / "artifacts")),
         ]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        scratch = folder / "tmp"  # It leaves files there, which would stay.
+        scratch.mkdir(exist_ok=True)
         with self.log.open("ab") as log:
             return subprocess.Popen(  # noqa: S603 - a program and words of ours
                 words,
@@ -129,6 +131,6 @@ class TrackingServer:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env={**clean, "MLFLOW_DISABLE_TELEMETRY": "true"},
+                env={**clean, "MLFLOW_DISABLE_TELEMETRY": "true", "TMPDIR": str(scratch)},
                 start_new_session=True,
             )

@@ -127,7 +127,8 @@ class Watch:
             if isinstance(error, RepositoryRefused) and not self._first.is_set():
                 self._refused = error
                 return
-            self._away = self._tell(self._away, str(error))
+            kept = f"; {self.seen.desired.commit[:8]} stays in charge" if self.seen else ""
+            self._away = self._tell(self._away, f"the config repository cannot be read: {error}{kept}")
             return
         if self._away:
             self._say("the config repository is read again")

@@ -78,7 +78,7 @@ def test_it_shows_the_loop_and_leaves_nothing(
     assert not set(left(docker_client, tmp_path)) - set(before)
 
 
-@pytest.mark.parametrize("words", ["$ flops up", "│ "])
+@pytest.mark.parametrize("words", ["$ flops up", "│ ", "a round with the new client"])
 def test_ctrl_c_leaves_nothing_either(
     words: str, before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
 ) -> None:

@@ -109,6 +109,12 @@ def test_folders_and_kustomizations_that_are_none(tmp_path: Path) -> None:
             build(write(tmp_path, kustomization__yaml=wrong), "dev", "abc")
 
 
+def test_a_file_that_no_job_could_read_is_refused(tmp_path: Path) -> None:
+    root = write(tmp_path, federation__toml="task = [")
+    with pytest.raises(ManifestError, match=r"dev/federation\.toml: is not TOML: .*\(at end of document\)"):
+        build(root, "dev", "abc")
+
+
 def test_secrets_in_the_repository_are_refused(tmp_path: Path) -> None:
     text = "apiVersion: v1\nkind: Secret\nmetadata: {name: tracking}\nstringData: {a: b}\n"
     with pytest.raises(ManifestError, match=r"dev/secret\.yaml, line 2: kind 'Secret' is not understood"):

@@ -7,6 +7,7 @@ import subprocess
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,6 @@ from tests.pipeline.repositories import add_commit, git, make_bare
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from pipeline.settings import Settings
 
@@ -72,6 +72,23 @@ class TestState:
         before = states[0].loop
         states[0].make()
         assert states[0].loop == before
+
+    def test_a_start_on_a_full_disk_does_not_spoil_the_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(path: Path, *_: object, **__: object) -> None:
+            path.touch()
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "write_text", full)
+            with pytest.raises(SettingsError, match="cannot be written: No space left on device"):
+                State(tmp_path).make()
+        State(tmp_path).make()
+        assert State(tmp_path).loop
+        (tmp_path / "file").touch()
+        with pytest.raises(SettingsError, match="file: is no folder"):
+            State(tmp_path / "file").make()
 
     def test_what_the_user_put_there_stays(self, tmp_path: Path) -> None:
         secret = tmp_path / "secrets" / "words"

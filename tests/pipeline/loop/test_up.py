@@ -326,7 +326,7 @@ def test_a_disk_that_is_full_stops_nothing_for_good(place: Place, engine: Docker
         with filler.open("wb") as file:
             subprocess.run(["dd", "if=/dev/zero", "bs=4k"], stdout=file, stderr=subprocess.DEVNULL)
         commit = place.push(steady=deployment("steady", place.image, SLEEPS.replace("here", "there")))
-        up.wait("No space left on device")
+        up.wait("No space left on device|this machine.s disk is full")
         assert find(engine, "steady").status == "running"
         filler.unlink()
         up.wait(f"config {commit[:8]}")
@@ -384,8 +384,8 @@ def test_an_engine_that_is_restarted_underneath(place: Place, other_engine: Othe
     up = place.up(host=other_engine.host)
     up.wait("steady: starts")
     other_engine.stop()
-    up.wait("Docker Engine does not answer, what runs is not followed")
-    up.shows(lambda status: status["running"])
+    up.wait("what runs is not followed: Docker Engine does not answer.*; start it, or name another by DOCKER_HOST")
+    up.shows(lambda status: status["running"] and any("is not followed" in told for told in status["problems"]))
     other_engine.start()
     up.wait("Docker Engine answers again")
     up.wait("steady: starts")
@@ -402,6 +402,25 @@ def test_one_that_hangs_is_killed_and_started_anew(place: Place, engine: DockerC
     up.wait("steady: starts")
     up.wait("steady: / does not answer: .*; it is started anew")
     up.wait("steady: starts with .* again, for it ended with exit code 137")
+
+
+def test_what_no_manifest_has_any_more_ends_and_haste_leaves_nothing(place: Place, engine: DockerClient) -> None:
+    hangs = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(3600)"
+    place.push(steady=deployment("steady", place.image, SLEEPS), other=deployment("other", place.image, hangs))
+    up = place.up()
+    up.wait("other: starts")
+    up.wait("steady: starts")
+    place.push(other=deployment("other", place.image, hangs))
+    up.wait("steady: is ended, for nothing asks for it any more")
+    ours = {"label": [f"io.flops.up={(place.state / 'loop').read_text().strip()}"]}
+    started = time.monotonic()
+    for _ in range(3):  # Somebody who does not wait.
+        up.process.send_signal(signal.SIGINT)
+        time.sleep(0.7)
+    assert up.process.wait(30) == 130
+    assert time.monotonic() - started < 15
+    assert not engine.containers.list(all=True, filters=ours)
+    assert not engine.networks.list(filters=ours)
 
 
 def test_one_whose_reader_has_gone_leaves_nothing(place: Place, engine: DockerClient) -> None:
