@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from fl.errors import FlopsError
+from server.serving.examples import encode, example
 
 if TYPE_CHECKING:
     from fl.inference import Predictor
     from server.registry import ModelVersion, Registry
 
 _log = logging.getLogger("flops.server.serving")
+
+_WARM = 5
+_QUICK_SECONDS = 0.005
+_QUICK_BYTES = 1 << 16
+_LONGEST_WAIT = 60.0
 
 
 @dataclass(frozen=True)
@@ -23,25 +32,47 @@ class Served:
     Attributes:
         version: which.
         predictor: the model.
+        quick: a request with a body of up to so many bytes is answered at once; a longer one takes so long that
+            others must not wait for it.
     """
 
     version: ModelVersion
     predictor: Predictor
+    quick: int = 0
 
 
 class Champion:
     """Looks for the champion in a thread of its own; who asks gets the one that is loaded, whole.
 
     Attributes:
+        model: the registered model.
+        alias: what names its champion.
         served: what is loaded; None until there is one.
         problem: why there is none, or why it is not the newest champion; an empty text where all is well.
+        answers: whether the registry did when it was last asked.
+        failed: the version that is the champion and does not load; None where it does.
+        loads: how many were loaded.
+        failures: how many times one did not load.
     """
 
-    def __init__(self, model: str, alias: str, seconds: float) -> None:
-        self._model, self._alias, self._seconds = model, alias, seconds
-        self._registry: Registry | None = None
+    def __init__(self, model: str, alias: str, seconds: float, registry: Registry | None = None) -> None:
+        """Follow an alias.
+
+        Args:
+            model: the registered model.
+            alias: what names its champion.
+            seconds: how often to look.
+            registry: if it is open already.
+        """
+        self.model, self.alias, self._seconds = model, alias, seconds
+        self._registry = registry
         self.served: Served | None = None
-        self.problem = "it has just started"
+        self.problem = "it has just started, and the model is being loaded; try again in a few seconds"
+        self.answers = False
+        self.failed: int | None = None
+        self.loads = self.failures = 0
+        self._again = self._wait = 0.0
+        self._reason = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -59,33 +90,83 @@ class Champion:
         Raises:
             FlopsError: the registry does not answer, or the version does not load.
         """
-        from fl.inference import Predictor
-        from server.registry import Registry
-
-        if self._registry is None:
-            self._registry = Registry()
-        found = self._registry.aliased(self._model, self._alias)
+        found = self._find()
         if found is None:
+            self.failed = None
             if self.served is None:
                 raise FlopsError(
-                    f"model {self._model} has no {self._alias} yet: a job of the global server makes one, once its "
+                    f"model {self.model} has no {self.alias} yet: a job of the global server makes one, once its "
                     "gate lets it pass"
                 )
             return  # An alias that was taken away is no reason to answer nobody.
-        if self.served is None or self.served.version.version != found.version:
-            self.served = Served(found, Predictor(*self._registry.load(found)))
-            _log.info("serves %s version %d", found.name, found.version)
+        if self.served is not None and self.served.version.version == found.version:
+            self.failed = None
+            return
+        if self.failed == found.version and time.monotonic() < self._again:
+            raise FlopsError(self._reason)  # What does not load is not fetched every few seconds.
+        self._load(found)
+
+    def _find(self) -> ModelVersion | None:
+        from server.models import open_registry
+
+        try:
+            if self._registry is None:
+                self._registry = open_registry()
+            found = self._registry.aliased(self.model, self.alias)
+        except BaseException:
+            self.answers = False
+            raise
+        self.answers = True
+        return found
+
+    def _load(self, found: ModelVersion) -> None:
+        from fl.inference import Predictor
+
+        assert self._registry is not None  # noqa: S101 - it was just asked
+        try:
+            predictor = Predictor(*self._registry.load(found))
+            served = Served(found, predictor, warm(predictor))
+        except Exception as error:
+            self._wait = min(_LONGEST_WAIT, 2 * self._wait) if self.failed == found.version else self._seconds
+            self.failed, self._again = found.version, time.monotonic() + self._wait
+            self.failures += 1
+            self._reason = (
+                f"{found.name} version {found.version} is the {self.alias} and cannot be loaded: {_told(error)}"
+            )
+            raise FlopsError(self._reason) from error
+        self.served, self.failed = served, None
+        self.loads += 1
+        _log.info("serves %s version %d", found.name, found.version)
 
     def _follow(self) -> None:
         while not self._over.is_set():
             try:
                 self.look()
                 problem = ""
-            except FlopsError as error:
-                problem = str(error)
             except Exception as error:  # Whatever it is, what is served goes on.
-                problem = f"{type(error).__name__}: {error}"
+                problem = _told(error)
             if problem and problem != self.problem:
                 _log.warning("%s", problem)
             self.problem = problem
             self._over.wait(self._seconds)
+
+
+def warm(predictor: Predictor) -> int:
+    """Let a model answer a few times before others wait for it, and return what `Served.quick` is.
+
+    Raises:
+        FlopsError: it does not answer.
+    """
+    schema = predictor.task.schema
+    one = [example(schema)]
+    fastest = float("inf")
+    for _ in range(_WARM):
+        started = time.perf_counter()
+        predictor.outputs(encode(one, schema, 1))
+        fastest = min(fastest, time.perf_counter() - started)
+    return min(_QUICK_BYTES, int(_QUICK_SECONDS / fastest) * len(orjson.dumps(one)))
+
+
+def _told(error: Exception) -> str:
+    told = str(error) if isinstance(error, FlopsError) else f"{type(error).__name__}: {error}"
+    return " ".join(told.split())
