@@ -107,6 +107,8 @@ def encode_arrays(inputs: Any, schema: ArraySchema, most: int) -> NDArray[np.flo
     """
     if not isinstance(inputs, list):
         raise DataError(f"nested lists of numbers are needed; an example has shape {list(schema.shape)}")
+    if not inputs:
+        check_count(0, most)
     try:
         x = np.array(inputs, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

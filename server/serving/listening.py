@@ -68,6 +68,7 @@ def make_server(app: FastAPI, seconds: float) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         limit_concurrency=CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
@@ -91,10 +92,11 @@ class _Patient(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._head is not None:
-            self._head += len(data)
         super().data_received(data)
-        if self._head is not None and self._head > _HEADER_BYTES and not self.transport.is_closing():
+        if self._head is None:
+            return
+        self._head += len(data)
+        if self._head > _HEADER_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's headers are too long.")
 
     def on_message_begin(self) -> None:
