@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 class _People(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         # What another side says must not look like a line of ours, or steer a terminal.
-        said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in record.getMessage())
+        said = record.getMessage()
+        if not said.isprintable():
+            said = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in said)
         text = f"{_time(record, '%H:%M:%S')} {said}"
         return text if record.exc_info is None else f"{text}\n{self.formatException(record.exc_info)}"
 

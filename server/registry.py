@@ -14,7 +14,6 @@ import os
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from fl.bundle import read_bundle, save_bundle
 from fl.data.schema import TableSchema
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
 from fl.protocol import ABANDONED
+from server.registry_names import ModelVersion as ModelVersion
 from server.registry_names import default_uri, embedded_database, public_uri
 
 # A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
@@ -52,22 +52,6 @@ _SETTLE_SECONDS = 0.5
 
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A version of a registered model."""
-
-    name: str
-    version: int
-    run_id: str
-    source: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether it was taken back: nothing is trained on from it."""
-        return ABANDONED in self.tags
 
 
 class ParentReplaced(FlopsError):  # noqa: N818 - a state, not a mistake
@@ -132,15 +116,24 @@ class Registry:
     def load(self, version: ModelVersion) -> tuple[Task, ModelState]:
         """Download a version's weights; see `fl.bundle.read_bundle` for the errors."""
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{version.source}/{_BUNDLE}", dst_path=folder, tracking_uri=self.uri
+            return read_bundle(self.fetch(version, Path(folder)))
+
+    def fetch(self, version: ModelVersion, folder: Path) -> Path:
+        """Download a version's weights into a folder; returns where they are in it, for `fl.bundle.read_bundle`.
+
+        Raises:
+            FlopsError: they cannot be had.
+        """
+        try:
+            return Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{version.source}/{_BUNDLE}", dst_path=str(folder), tracking_uri=self.uri
                 )
-            except (MlflowException, OSError) as error:
-                raise FlopsError(
-                    f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
-                ) from error
-            return read_bundle(Path(path))
+            )
+        except (MlflowException, OSError) as error:
+            raise FlopsError(
+                f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
+            ) from error
 
     def models(self) -> list[str]:
         """Return the names of the models that there are, in order.

@@ -82,30 +82,38 @@ def serve(context: click.Context, /, *, host: str, port: int, as_json: bool, **o
     """
     import os
     import sys
+    from contextlib import ExitStack
 
     # Small models: a second thread costs more than it brings. PyTorch reads this when it is imported.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from fl.logs import log_to_people
     from fl.protocol import CHAMPION
-    from server.serving.api import Options, create_api
-    from server.serving.champion import Champion
-    from server.serving.keys import Keys
-    from server.serving.limits import MEBIBYTE, Limits
-    from server.serving.listening import make_server, open_port
+    from server.serving.ahead import Ahead
 
     log_to_people("flops.server", as_json=as_json, debug=context.obj["debug"])
     log_to_people("uvicorn", as_json=as_json, debug=context.obj["debug"], warnings_only=True)
-    keys = None if options["keys_file"] is None else Keys(options["keys_file"])
     name, schema, registry = _model(context, options["config"], options["model"])
-    limits = Limits(int(options["max_body"] * MEBIBYTE), options["max_examples"], options["timeout"])
-    api = create_api(Champion(name, CHAMPION, options["every"], registry), Options(limits, keys, schema))
-    with open_port(host, port) as opened:
+    with ExitStack() as stack:
+        # Begun before the rest is imported: it takes as long.
+        ahead = stack.enter_context(Ahead(name, CHAMPION)) if registry is None else None
+
+        from server.serving.api import Options, create_api
+        from server.serving.champion import Champion
+        from server.serving.keys import Keys
+        from server.serving.limits import MEBIBYTE, Limits
+        from server.serving.listening import make_server, open_port
+
+        keys = None if options["keys_file"] is None else Keys(options["keys_file"])
+        limits = Limits(int(options["max_body"] * MEBIBYTE), options["max_examples"], options["timeout"])
+        champion = Champion(name, CHAMPION, options["every"], registry, ahead)
+        api = create_api(champion, Options(limits, keys, schema))
+        opened = stack.enter_context(open_port(host, port))
         click.echo(f"flops: http://{host}:{opened.getsockname()[1]}/docs", err=True)
         server = make_server(api, limits.seconds)
         server.run([opened])
-    if not server.started:
-        sys.exit(1)
+        if not server.started:
+            sys.exit(1)
 
 
 def _model(
@@ -113,7 +121,6 @@ def _model(
 ) -> tuple[str, Schema | None, Registry | None]:
     """Return the model's name, its task's schema where a file names the task, and the registry if it was opened."""
     from fl.errors import SettingsError
-    from server.settings import read_federation
 
     if model is not None:
         if config is not None and context.get_parameter_source("config") is click.core.ParameterSource.COMMANDLINE:
@@ -122,6 +129,8 @@ def _model(
     if config is None and DEFAULT.exists():
         config = DEFAULT
     if config is not None:
+        from server.settings import read_federation
+
         settings = read_federation(config)
         return settings.model, settings.task.schema, None
     from server.models import choose_model, open_registry

@@ -92,7 +92,6 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
         note.examples, note.version = examples, served.version.version
         return Response(content, media_type="application/json")
 
-    @app.post("/predict")
     async def predict(request: Request) -> Response:
         return await answer(request, read_inputs, answers.predictions)
 
@@ -104,12 +103,15 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
         except DataError as error:
             raise scoring.under("inputs", error) from None
 
-    @app.post(scoring.PATH)
     async def invocations(request: Request) -> Response:
         return await answer(request, read_forms, answers.records)
 
     def read_forms(body: dict[str, Any], schema: Schema) -> NDArray[Any]:
         return scoring.encode_forms(body, schema, limits.examples)
+
+    # Not as FastAPI's own routes, which would look for parameters of a request that is read here, byte by byte.
+    app.add_route("/predict", predict, ["POST"])
+    app.add_route(scoring.PATH, invocations, ["POST"])
 
     @app.get("/model")
     async def model(request: Request) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -15,7 +16,11 @@ from server.serving.examples import encode, example
 
 if TYPE_CHECKING:
     from fl.inference import Predictor
-    from server.registry import ModelVersion, Registry
+    from fl.model import ModelState
+    from fl.tasks.base import Task
+    from server.registry import Registry
+    from server.registry_names import ModelVersion
+    from server.serving.ahead import Ahead
 
 _log = logging.getLogger("flops.server.serving")
 
@@ -55,7 +60,14 @@ class Champion:
         failures: how many times one did not load.
     """
 
-    def __init__(self, model: str, alias: str, seconds: float, registry: Registry | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        alias: str,
+        seconds: float,
+        registry: Registry | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
         """Follow an alias.
 
         Args:
@@ -63,9 +75,10 @@ class Champion:
             alias: what names its champion.
             seconds: how often to look.
             registry: if it is open already.
+            ahead: what fetches the first version meanwhile.
         """
         self.model, self.alias, self._seconds = model, alias, seconds
-        self._registry = registry
+        self._registry, self._ahead = registry, ahead
         self.served: Served | None = None
         self.problem = "it has just started, and the model is being loaded; try again in a few seconds"
         self.answers = False
@@ -83,6 +96,8 @@ class Champion:
     def stop(self) -> None:
         """End."""
         self._over.set()
+        if self._ahead is not None:
+            self._ahead.stop()
 
     def look(self) -> None:
         """Load the champion if it is another one than what is served.
@@ -120,12 +135,9 @@ class Champion:
         return found
 
     def _load(self, found: ModelVersion) -> None:
-        from fl.inference import Predictor
-
         assert self._registry is not None  # noqa: S101 - it was just asked
         try:
-            predictor = Predictor(*self._registry.load(found))
-            served = Served(found, predictor, warm(predictor))
+            self._serve(found, *self._registry.load(found))
         except Exception as error:
             self._wait = min(_LONGEST_WAIT, 2 * self._wait) if self.failed == found.version else self._seconds
             self.failed, self._again = found.version, time.monotonic() + self._wait
@@ -134,11 +146,30 @@ class Champion:
                 f"{found.name} version {found.version} is the {self.alias} and cannot be loaded: {_told(error)}"
             )
             raise FlopsError(self._reason) from error
-        self.served, self.failed = served, None
+
+    def _serve(self, version: ModelVersion, task: Task, state: ModelState) -> None:
+        from fl.inference import Predictor
+
+        predictor = Predictor(task, state)
+        self.served, self.failed = Served(version, predictor, warm(predictor)), None
         self.loads += 1
-        _log.info("serves %s version %d", found.name, found.version)
+        _log.info("serves %s version %d", version.name, version.version)
+
+    def _begin(self) -> None:
+        """Serve what was fetched meanwhile; where that is nothing, the first look says why."""
+        if self._ahead is None:
+            return
+        import fl.inference  # noqa: F401 - takes as long as the other process does
+
+        with self._ahead, contextlib.suppress(Exception):
+            found = self._ahead.take()
+            if found is not None:
+                self._serve(*found)
+                self.answers, self.problem = True, ""
+                self._over.wait(self._seconds)
 
     def _follow(self) -> None:
+        self._begin()
         while not self._over.is_set():
             try:
                 self.look()

@@ -57,11 +57,19 @@ class Front:
                 answer = error_answer(scope, 500, "the server failed; its log says where")
                 await answer(scope, receive, send_with_id)
         seconds = time.perf_counter() - started
-        route = scope.get("route")
-        path = "other" if route is None else route.path
+        path = _template(scope)
         self._metrics.answered(scope["method"], path, note.status, seconds, note.examples)
         if path not in _UNLOGGED:
             log_request(scope["method"], path, note, seconds)
+
+
+def _template(scope: Scope) -> str:
+    """Return the path of the route that was found; what a client makes up is "other"."""
+    route = scope.get("route")
+    if route is not None:
+        return str(route.path)
+    # A route without FastAPI's own machinery, which here is one without parameters: its path is the request's.
+    return str(scope["path"]) if "endpoint" in scope else "other"
 
 
 def _request_id(scope: Scope) -> str:

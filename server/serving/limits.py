@@ -120,7 +120,7 @@ class Computing:
 
     def __init__(self, limits: Limits) -> None:
         self._seconds = limits.seconds
-        self._thread = ThreadPoolExecutor(1, "computing")
+        self._thread: ThreadPoolExecutor | None = None
         self._waiting = 0
 
     async def run(self, work: Callable[[], T], *, quick: bool) -> T:
@@ -134,6 +134,8 @@ class Computing:
         if self._waiting >= WAITING:
             raise Refused(503, "too many requests at once; try again", RETRY)
         self._waiting += 1
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "computing")
         future = asyncio.get_running_loop().run_in_executor(self._thread, work)
         future.add_done_callback(self._done)
         try:
@@ -145,7 +147,9 @@ class Computing:
 
     def stop(self) -> None:
         """End the thread."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread = None
 
     def _done(self, future: asyncio.Future[Any]) -> None:
         self._waiting -= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -41,3 +42,13 @@ def serve() -> Iterator[Callable[..., httpx.Client]]:
 @pytest.fixture
 def registry(here: Path) -> Registry:
     return Registry()
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what the command does to the process that it takes for its own."""
+    for name in ("flops.server", "uvicorn"):
+        logger = logging.getLogger(name)
+        for attribute in ("handlers", "level", "propagate"):
+            value = getattr(logger, attribute)
+            monkeypatch.setattr(logger, attribute, list(value) if attribute == "handlers" else value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
@@ -24,11 +25,14 @@ from fl.model import initial_state
 from fl.protocol import CHAMPION
 from fl.tasks import find_task
 from server.registry import ModelVersion, Registry
+from server.serving.ahead import Ahead
 from server.serving.champion import Champion
 from tests.server.serving.apis import MODEL, digits, loaded, move, register
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.conftest import Ended
 
     Serve = Callable[..., httpx.Client]
 
@@ -87,7 +91,9 @@ def test_a_champion_that_does_not_load_leaves_the_one_before(registry: Registry,
     assert metric(api, "flops_registry_answers") == 1
     failures = metric(api, "flops_model_load_failures_total")
     time.sleep(0.5)
-    assert 1 <= failures <= metric(api, "flops_model_load_failures_total") < failures + 6  # It is asked for less often.
+    assert (
+        1 <= failures <= metric(api, "flops_model_load_failures_total") < failures + 6
+    )  # It is asked for less often.
     move(registry, register(registry, DIGITS, 3, moves=False))
     until(lambda: api.get("/health/ready").json() == {"ready": True, "version": 3, "problem": ""})
     assert metric(api, "flops_newer_champion_failed") == 0
@@ -189,7 +195,7 @@ def test_an_answer_is_of_one_version_whatever_happens_to_the_alias(registry: Reg
     for turn in range(5):
         wanted = versions[turn % 2]
         move(registry, wanted)
-        until(lambda: api.get("/health/ready").json()["version"] == wanted.version)
+        until(lambda number=wanted.version: api.get("/health/ready").json()["version"] == number)  # type: ignore[misc]
     over.set()
     for thread in threads:
         thread.join()
@@ -247,3 +253,59 @@ def test_a_tracking_server_that_is_gone_keeps_nobody_from_answers(
     finally:
         os.killpg(tracking.pid, signal.SIGKILL)
         tracking.wait()
+
+
+def test_the_first_version_is_fetched_aside(registry: Registry, serve: Serve, here: Path) -> None:
+    register(registry, DIGITS, 1)
+    ahead = Ahead(MODEL, CHAMPION)
+    with ahead:
+        found = ahead.take()
+        assert found is not None
+        version, task, state = found
+        assert (version, task.name) == (registry.aliased(MODEL, CHAMPION), "digits")
+        assert state.signature == initial_state(DIGITS, 1).signature
+    champion = Champion(MODEL, CHAMPION, 0.05, None, Ahead(MODEL, CHAMPION))
+    api = serve(champion)
+    until(lambda: api.get("/health/ready").json() == {"ready": True, "version": 1, "problem": ""})
+    move(registry, register(registry, DIGITS, 2, moves=False))
+    until(lambda: api.get("/health/ready").json()["version"] == 2)
+    assert champion.loads == 2
+    with Ahead("none", CHAMPION) as nothing:
+        assert nothing.take() is None
+
+
+def test_the_command_serves_the_only_model_there_is(registry: Registry, here: Path) -> None:
+    register(registry, DIGITS)
+    words = [sys.executable, "-m", "fl.cli", "server", "serve", "--port", "0", "--host", "127.0.0.1", "--json"]
+    serving = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    assert serving.stderr is not None
+    try:
+        address = serving.stderr.readline().removeprefix("flops: ").strip().removesuffix("/docs")
+        with httpx.Client(base_url=address, trust_env=False) as api:
+            until(lambda: api.get("/health/ready").status_code == 200, 60)
+            told = api.post("/predict", json=BODY, headers={"x-request-id": "mine"}).json()
+            assert (told["model"], told["version"]) == (MODEL, 1)
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        rest = serving.communicate(timeout=30)[1]
+    lines = [json.loads(line) for line in rest.splitlines() if line.startswith("{")]
+    (asked,) = [line for line in lines if line.get("request") == "mine"]
+    assert (asked["path"], asked["status"], asked["examples"], asked["version"]) == ("/predict", 200, 2, 1)
+    assert serving.returncode == 143
+    assert "Traceback" not in rest
+
+
+def test_which_model_is_meant_is_said_or_clear(flops: Callable[..., Ended], here: Path) -> None:
+    assert "there is no model registry" in flops("server", "serve").line
+    registry = Registry()
+    assert "the registry has no model yet" in flops("server", "serve").line
+    for name in ("one", "two"):
+        registry._client.create_registered_model(name)
+    ended = flops("server", "serve")
+    assert (ended.code, "the registry has several models: one, two" in ended.line) == (2, True)
+    both = flops("server", "serve", "--model", "one", "--config", "federation.toml")
+    assert (both.code, "--model and --config exclude each other" in both.line) == (2, True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = flops("server", "serve", "--model", "one", "--host", "127.0.0.1", "--port", port)
+    assert (ended.code, f"port {port} on 127.0.0.1 cannot be opened" in ended.line) == (1, True)

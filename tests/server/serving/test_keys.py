@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -30,16 +29,6 @@ BODY = {"inputs": digits()}
 @pytest.fixture(autouse=True)
 def _looks_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys_module, "LOOK_SECONDS", 0.0)
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what the command does to the process that it takes for its own."""
-    for name in ("flops.server", "uvicorn"):
-        logger = logging.getLogger(name)
-        for attribute in ("handlers", "level", "propagate"):
-            value = getattr(logger, attribute)
-            monkeypatch.setattr(logger, attribute, list(value) if attribute == "handlers" else value)
 
 
 def test_only_who_has_a_key_is_answered(serve: Serve, tmp_path: Path) -> None:

@@ -160,7 +160,6 @@ def test_the_log_says_who_asked_what_and_never_a_value(
     champion = standing("breast-cancer")
     api = serve(champion, Options(keys=Keys(tmp_path / "keys")))
     headers = {"x-api-key": key, "x-request-id": "one"}
-    secret = "4711.5"
     row = {"mean radius": 4711.5}
     assert api.post("/predict?who=Doe", json={"inputs": [row, row]}, headers=headers).status_code == 200
     for path, body in (
@@ -193,7 +192,7 @@ def test_the_log_says_who_asked_what_and_never_a_value(
     assert [entry["status"] for entry in requests] == [200, 422, 422, 422, 422, 422, 400, 404, 500]
     text = "\n".join(f"{record.getMessage()} {record.__dict__}" for record in lines)
     assert "ValueError" in text
-    for value in (secret, "Doe", key):
+    for value in ("4711.5", "Doe", key):
         assert value not in text
 
 

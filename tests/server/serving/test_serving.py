@@ -120,7 +120,11 @@ def test_a_row_that_does_not_fit_is_named_without_its_value(serve: Serve, row: d
         (json.dumps({"inputs": [[True] * 64]}).encode(), 422, "row 1: nested lists of numbers"),
         (json.dumps({"inputs": [["0.5"] * 64]}).encode(), 422, "row 1: nested lists of numbers"),
         (json.dumps({"inputs": [[0.5] * 64, [1e300] * 64]}).encode(), 422, "row 2: values must be from 0 to 1"),
-        (json.dumps({"inputs": [[0.5] * 100]}).encode(), 422, "an example has shape [100], the task's have [1, 8, 8]"),
+        (
+            json.dumps({"inputs": [[0.5] * 100]}).encode(),
+            422,
+            "an example has shape [100], the task's have [1, 8, 8]",
+        ),
         (json.dumps({"inputs": [[0.5] * 64] * 1001}).encode(), 413, "1001 examples; 1 to 1000"),
         (json.dumps({"inputs": [0] * 1_000_000}).encode(), 422, "shape"),
         (json.dumps({"inputs": [None] * 500_000}).encode(), 422, "row 1: nested lists of numbers"),
