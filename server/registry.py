@@ -29,7 +29,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
-import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
@@ -491,6 +490,8 @@ class RunLog:
 
 
 def _save_pyfunc(folder: Path, task: Task, state: ModelState) -> None:
+    import mlflow.pyfunc  # It needs pandas, and who only reads does not.
+
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
         save_bundle(bundle, task, state)

@@ -70,6 +70,9 @@ class Ahead:
 
 def main(model: str, alias: str, folder: str) -> int:
     """Fetch a champion into a folder and print which version it is; 1 where there is none."""
+    # MLflow does without pandas where there is none, and it is a good part of what MLflow takes to import.
+    sys.modules["pandas"] = None  # type: ignore[assignment]
+
     from server.models import open_registry
 
     registry = open_registry()
