@@ -102,7 +102,7 @@ async def load(port: int, path: str, body: bytes, connections: int, seconds: flo
         asking.transport.close()
     taken.sort()
     return {
-        "per_second": len(taken) / done,
+        "per_second": statuses[200] / done,
         "p50_ms": 1000 * taken[len(taken) // 2] if taken else None,
         "p99_ms": 1000 * taken[min(len(taken) - 1, int(len(taken) * 0.99))] if taken else None,
         "answered": statuses[200],

@@ -12,11 +12,12 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 
 from fl.errors import DataError
 from server.serving import answers, scoring
+from server.serving.computing import Computing, Room
 from server.serving.docs_page import add_docs
 from server.serving.examples import TooMany, encode
 from server.serving.front import Front
 from server.serving.health import add_health
-from server.serving.limits import RETRY, Computing, Limits, Refused, check_content_type, parse, read_body
+from server.serving.limits import RETRY, Limits, Refused, check_content_type, parse, read_body
 from server.serving.metrics import CONTENT_TYPE, Metrics
 from server.serving.notes import note_of
 from server.serving.refusals import answer_http_error
@@ -53,7 +54,7 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
     """Make the ASGI application over a champion, which it starts and stops."""
     options = options or Options()
     limits, keys = options.limits, options.keys
-    computing, metrics = Computing(limits), Metrics(champion, keys)
+    computing, metrics, room = Computing(limits), Metrics(champion, keys), Room(limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -78,7 +79,7 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
     async def answer(request: Request, read: Read, tell: Tell) -> Response:
         served = admit(request)  # Once: whatever is loaded meanwhile, the answer is this version's.
         check_content_type(request)
-        body = await read_body(request, limits)
+        body = await read_body(request, limits, room)
         note = note_of(request.scope)
 
         def work() -> tuple[bytes, int]:
@@ -86,7 +87,7 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
             return orjson.dumps(tell(served, encoded)), len(encoded)
 
         try:
-            content, examples = await computing.run(work, quick=len(body) <= served.quick)
+            content, examples = await computing.run(work, size=len(body), quick=len(body) <= served.quick)
         except DataError as error:
             raise Refused(413 if isinstance(error, TooMany) else 422, scoring.tell(error)) from None
         note.examples, note.version = examples, served.version.version

@@ -6,16 +6,13 @@ import contextlib
 import logging
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import orjson
-
 from fl.errors import FlopsError
-from server.serving.examples import encode, example
+from server.serving.served import Served as Served
+from server.serving.served import warm
 
 if TYPE_CHECKING:
-    from fl.inference import Predictor
     from fl.model import ModelState
     from fl.tasks.base import Task
     from server.registry import Registry
@@ -24,26 +21,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("flops.server.serving")
 
-_WARM = 5
-_QUICK_SECONDS = 0.005
-_QUICK_BYTES = 1 << 16
 _LONGEST_WAIT = 60.0
-
-
-@dataclass(frozen=True)
-class Served:
-    """A version that is loaded.
-
-    Attributes:
-        version: which.
-        predictor: the model.
-        quick: a request with a body of up to so many bytes is answered at once; a longer one takes so long that
-            others must not wait for it.
-    """
-
-    version: ModelVersion
-    predictor: Predictor
-    quick: int = 0
 
 
 class Champion:
@@ -180,22 +158,6 @@ class Champion:
                 _log.warning("%s", problem)
             self.problem = problem
             self._over.wait(self._seconds)
-
-
-def warm(predictor: Predictor) -> int:
-    """Let a model answer a few times before others wait for it, and return what `Served.quick` is.
-
-    Raises:
-        FlopsError: it does not answer.
-    """
-    schema = predictor.task.schema
-    one = [example(schema)]
-    fastest = float("inf")
-    for _ in range(_WARM):
-        started = time.perf_counter()
-        predictor.outputs(encode(one, schema, 1))
-        fastest = min(fastest, time.perf_counter() - started)
-    return min(_QUICK_BYTES, int(_QUICK_SECONDS / fastest) * len(orjson.dumps(one)))
 
 
 def _told(error: Exception) -> str:

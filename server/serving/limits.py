@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import HTTPException
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
 
-T = TypeVar("T")
+    from server.serving.computing import Room
 
 MEBIBYTE = 1 << 20
-WAITING = 32
-"""So many requests may wait for the one thread that computes; more would only wait in vain."""
-
 RETRY = {"Retry-After": "1"}
 
 
@@ -46,17 +40,17 @@ class Limits:
     seconds: float = 10.0
 
 
-async def read_body(request: Request, limits: Limits) -> bytes:
+async def read_body(request: Request, limits: Limits, room: Room) -> bytes:
     """Return a request's body, whichever way it comes.
 
     Raises:
         Refused: 413 for a body over the limit, at the first byte over it; 408 for one that takes too long; 400 where
-            the client went away.
+            the client went away; 503 where others take all the room.
     """
     told = request.headers.get("content-length", "")
     if told.isascii() and told.isdigit() and int(told[:20]) > limits.body:
         raise _too_large(limits)
-    parts, size = [], 0
+    parts, size, held = [], 0, 0
     try:
         async with asyncio.timeout(limits.seconds):
             while True:
@@ -67,6 +61,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
                 size += len(part)
                 if size > limits.body:
                     raise _too_large(limits)
+                room.take(len(part))
+                held = size
                 parts.append(part)
                 if not message.get("more_body", False):
                     return b"".join(parts)
@@ -75,6 +71,8 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise Refused(
             408, f"the request's body did not come within {limits.seconds:g} s", {"Connection": "close"}
         ) from None
+    finally:
+        room.give(held)
 
 
 def _too_large(limits: Limits) -> Refused:
@@ -113,45 +111,3 @@ def parse(body: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refused(422, "the body must be a JSON object")
     return found
-
-
-class Computing:
-    """The one thread that computes what would keep others waiting; what takes no time is done at once."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._seconds = limits.seconds
-        self._thread: ThreadPoolExecutor | None = None
-        self._waiting = 0
-
-    async def run(self, work: Callable[[], T], *, quick: bool) -> T:
-        """Return what the work returns.
-
-        Raises:
-            Refused: 503 where it takes too long, or too many wait already.
-        """
-        if quick:
-            return work()
-        if self._waiting >= WAITING:
-            raise Refused(503, "too many requests at once; try again", RETRY)
-        self._waiting += 1
-        if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "computing")
-        future = asyncio.get_running_loop().run_in_executor(self._thread, work)
-        future.add_done_callback(self._done)
-        try:
-            return await asyncio.wait_for(future, self._seconds)
-        except TimeoutError:
-            raise Refused(
-                503, f"the answer took longer than {self._seconds:g} s; send fewer examples at once", RETRY
-            ) from None
-
-    def stop(self) -> None:
-        """End the thread."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
-            self._thread = None
-
-    def _done(self, future: asyncio.Future[Any]) -> None:
-        self._waiting -= 1
-        if not future.cancelled():
-            future.exception()  # Of a request that waits no longer: nobody else looks.

@@ -16,9 +16,10 @@ from fl.protocol import CHAMPION
 from fl.tasks import find_task
 from server.registry import ModelVersion, Registry
 from server.serving.api import Options, create_api
-from server.serving.champion import Champion, Served, warm
+from server.serving.champion import Champion
 from server.serving.limits import Limits
 from server.serving.listening import make_server, open_port
+from server.serving.served import Served, warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 import torch
 
 from fl.inference import Predictor
+from server.serving import computing
 from server.serving.api import Options
 from server.serving.keys import Keys, make_key
 from server.serving.limits import Limits
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    import httpx
     from numpy.typing import NDArray
 
     Serve = Callable[..., httpx.Client]
@@ -235,3 +236,37 @@ def test_a_model_without_classes_is_served(serve: Serve) -> None:
         told = api.post("/invocations", json={"inputs": inputs}).json()["predictions"]
         assert told == [{"prediction": [pytest.approx(found)]}]
     assert json.dumps(api.get("/openapi.json").json())
+
+
+def test_bodies_that_are_together_too_large_are_not_held(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(computing, "BODIES", 2)
+    let = threading.Event()
+    outputs = Predictor.outputs
+
+    def slow(self: Predictor, x: NDArray[Any]) -> Any:
+        if len(x) > 100:
+            let.wait(20)
+        return outputs(self, x)
+
+    body = json.dumps({"inputs": digits(300)})
+    champion = standing("digits")
+    monkeypatch.setattr(Predictor, "outputs", slow)
+    api = serve(champion, Options(limits=Limits(body=len(body), seconds=15)))
+    statuses: list[int] = []
+
+    def ask() -> None:
+        with httpx.Client(base_url=api.base_url, trust_env=False, timeout=30) as client:
+            statuses.append(client.post("/predict", content=body, headers=JSON).status_code)
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 10
+    while statuses.count(503) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    let.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200, 200, 503, 503, 503]
+    assert api.post("/predict", content=body, headers=JSON).status_code == 200  # All was given back.
