@@ -59,12 +59,21 @@ class DataError(UserError):
         file: the file's path.
         row: the row as a spreadsheet counts it: the header is row 1, the first patient row 2.
         column: the column's name.
+        unseen: the problem told without the value that is wrong, where the problem shows it: it belongs to a patient,
+            and not everywhere may it be read.
     """
 
     def __init__(
-        self, problem: str, *, file: object = None, row: int | None = None, column: str | None = None
+        self,
+        problem: str,
+        *,
+        file: object = None,
+        row: int | None = None,
+        column: str | None = None,
+        unseen: str | None = None,
     ) -> None:
         self.problem, self.file, self.row, self.column = problem, file, row, column
+        self.unseen = problem if unseen is None else unseen
         place = [
             str(file) if file is not None else "",
             f"row {row}" if row is not None else "",

@@ -14,7 +14,6 @@ import os
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from fl.bundle import read_bundle, save_bundle
 from fl.data.schema import TableSchema
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
 from fl.protocol import ABANDONED
+from server.registry_names import ModelVersion as ModelVersion
 from server.registry_names import default_uri, embedded_database, public_uri
 
 # A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
@@ -29,7 +29,6 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
-import mlflow.pyfunc
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
@@ -52,24 +51,6 @@ _SETTLE_SECONDS = 0.5
 
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
-
-
-@dataclass(frozen=True)
-class ModelVersion:
-    """A version of a registered model."""
-
-    name: str
-    version: int
-    run_id: str
-    source: str
-    tags: Mapping[str, str] = field(default_factory=dict)
-    created: float = field(default=0.0, compare=False)
-    """When it was registered: seconds since 1970; 0 where nobody said."""
-
-    @property
-    def abandoned(self) -> bool:
-        """Whether it was taken back: nothing is trained on from it."""
-        return ABANDONED in self.tags
 
 
 class ParentReplaced(FlopsError):  # noqa: N818 - a state, not a mistake
@@ -134,15 +115,24 @@ class Registry:
     def load(self, version: ModelVersion) -> tuple[Task, ModelState]:
         """Download a version's weights; see `fl.bundle.read_bundle` for the errors."""
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                path = mlflow.artifacts.download_artifacts(
-                    artifact_uri=f"{version.source}/{_BUNDLE}", dst_path=folder, tracking_uri=self.uri
+            return read_bundle(self.fetch(version, Path(folder)))
+
+    def fetch(self, version: ModelVersion, folder: Path) -> Path:
+        """Download a version's weights into a folder; returns where they are in it, for `fl.bundle.read_bundle`.
+
+        Raises:
+            FlopsError: they cannot be had.
+        """
+        try:
+            return Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{version.source}/{_BUNDLE}", dst_path=str(folder), tracking_uri=self.uri
                 )
-            except (MlflowException, OSError) as error:
-                raise FlopsError(
-                    f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
-                ) from error
-            return read_bundle(Path(path))
+            )
+        except (MlflowException, OSError) as error:
+            raise FlopsError(
+                f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
+            ) from error
 
     def models(self) -> list[str]:
         """Return the names of the models that there are, in order.
@@ -500,6 +490,8 @@ class RunLog:
 
 
 def _save_pyfunc(folder: Path, task: Task, state: ModelState) -> None:
+    import mlflow.pyfunc  # It needs pandas, and who only reads does not.
+
     with tempfile.TemporaryDirectory() as scratch:
         bundle = Path(scratch) / "bundle"
         save_bundle(bundle, task, state)

@@ -7,13 +7,37 @@ from __future__ import annotations
 
 import os
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fl.errors import RegistryUnreachable
+from fl.protocol import ABANDONED
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FOLDER = "flops-registry"
 """The embedded registry's folder, in the folder one works in."""
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A version of a registered model."""
+
+    name: str
+    version: int
+    run_id: str
+    source: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    created: float = field(default=0.0, compare=False)
+    """When it was registered: seconds since 1970; 0 where nobody said."""
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it was taken back: nothing is trained on from it."""
+        return ABANDONED in self.tags
 
 
 def default_uri() -> str:

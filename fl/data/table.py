@@ -97,7 +97,9 @@ def read_sites(paths: Sequence[Path], schema: TableSchema) -> dict[str, Dataset]
     return sites
 
 
-def encode_columns(cells: Mapping[str, Cells], schema: TableSchema, *, file: object = None) -> NDArray[np.float64]:
+def encode_columns(
+    cells: Mapping[str, Cells], schema: TableSchema, *, file: object = None, first: int = FIRST_ROW
+) -> NDArray[np.float64]:
     """Check feature columns and encode them as the model's input.
 
     Numeric columns become one feature; categorical ones a feature a category, 0 or 1. NaN marks what the
@@ -107,6 +109,7 @@ def encode_columns(cells: Mapping[str, Cells], schema: TableSchema, *, file: obj
         cells: each column's values, by name.
         schema: the table's schema.
         file: where the cells come from, for errors.
+        first: the number of the first row, for errors.
 
     Returns:
         float64, shape ``(rows, schema.width)``.
@@ -114,13 +117,44 @@ def encode_columns(cells: Mapping[str, Cells], schema: TableSchema, *, file: obj
     Raises:
         DataError: a value does not fit its column.
     """
-    parts = [
-        _numeric(cells[column.name], column, schema, file)
-        if column.kind == "numeric"
-        else _categorical(cells[column.name], column, schema, file)
-        for column in schema.columns
-    ]
+    numeric = [column for column in schema.columns if column.kind == "numeric"]
+    plain = _plain([cells[column.name] for column in numeric], numeric, schema)
+    if plain is not None and len(numeric) == len(schema.columns):
+        return np.ascontiguousarray(plain.T)
+    whole = {} if plain is None else {column.name: row[:, None] for column, row in zip(numeric, plain, strict=True)}
+    try:
+        parts = [
+            whole[column.name]
+            if column.name in whole
+            else _numeric(cells[column.name], column, schema)
+            if column.kind == "numeric"
+            else _categorical(cells[column.name], column, schema)
+            for column in schema.columns
+        ]
+    except _WrongCell as wrong:
+        raise DataError(
+            wrong.problem, file=file, row=wrong.row + first, column=wrong.column, unseen=wrong.unseen
+        ) from None
     return np.concatenate(parts, axis=1)
+
+
+def _plain(columns: list[Cells], described: list[Column], schema: TableSchema) -> NDArray[np.float64] | None:
+    """Return numeric columns at once, shape ``(columns, rows)``, where all cells are numbers within their limits.
+
+    None where a cell needs a closer look: it is missing, a text, or wrong.
+    """
+    if not columns or any(_NUMBER.fullmatch(word) for word in schema.missing_values):
+        return None  # A number may stand for a missing value.
+    if not set().union(*(map(type, cells) for cells in columns)) <= {int, float}:
+        return None
+    try:
+        values = np.array(columns, dtype=np.float64)
+    except OverflowError:
+        return None
+    low = np.array([-np.inf if c.min is None else c.min for c in described])[:, None]
+    high = np.array([np.inf if c.max is None else c.max for c in described])[:, None]
+    fits = np.isfinite(values) & (values >= low) & (values <= high)
+    return values if fits.all() else None
 
 
 def _read_cells(path: Path) -> dict[str, Cells]:
@@ -240,7 +274,8 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+# No two parts of it fit the same digits: a long text of digits takes no longer than to read it.
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def _number(value: Any) -> float:
@@ -252,7 +287,7 @@ def _number(value: Any) -> float:
         return float(value) if _NUMBER.fullmatch(value) else math.nan
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.nan
 
 
@@ -262,56 +297,51 @@ def _missing(value: Any, schema: TableSchema) -> bool:
     return _text(value) in schema.missing_values
 
 
-def _refused(file: object, row: int, column: Column) -> DataError:
-    return DataError(
-        "the value is missing and the schema has no 'missing' rule for the column",
-        file=file,
-        row=row + FIRST_ROW,
-        column=column.name,
-    )
+class _WrongCell(Exception):  # noqa: N818 - becomes a DataError where file and first row are known
+    def __init__(self, problem: str, row: int, column: Column, unseen: str | None = None) -> None:
+        self.problem, self.row, self.column, self.unseen = problem, row, column.name, unseen
 
 
-def _numeric(cells: Cells, column: Column, schema: TableSchema, file: object) -> NDArray[np.float64]:
+def _refused(row: int, column: Column) -> _WrongCell:
+    return _WrongCell("the value is missing and the schema has no 'missing' rule for the column", row, column)
+
+
+def _numeric(cells: Cells, column: Column, schema: TableSchema) -> NDArray[np.float64]:
     low, high = column.min, column.max
     fill = math.nan if column.missing == "mean" else column.missing
     values = np.empty((len(cells), 1))
     for row, cell in enumerate(cells):
         if _missing(cell, schema):
             if column.missing == "refuse":
-                raise _refused(file, row, column)
+                raise _refused(row, column)
             values[row] = fill
             continue
         value = _number(cell)
         if not math.isfinite(value):
-            raise DataError(f"'{_text(cell)}' is not a number", file=file, row=row + FIRST_ROW, column=column.name)
+            raise _WrongCell(f"'{_text(cell)}' is not a number", row, column, "the value is not a number")
         if (low is not None and value < low) or (high is not None and value > high):
             if low is None or high is None:
                 limits = f"at least {low:g}" if low is not None else f"at most {high:g}"
             else:
                 limits = f"{low:g} to {high:g}"
-            raise DataError(
-                f"{value:g} is out of range ({limits})", file=file, row=row + FIRST_ROW, column=column.name
-            )
+            raise _WrongCell(f"{value:g} is out of range ({limits})", row, column, f"out of range ({limits})")
         values[row] = value
     return values
 
 
-def _categorical(cells: Cells, column: Column, schema: TableSchema, file: object) -> NDArray[np.float64]:
+def _categorical(cells: Cells, column: Column, schema: TableSchema) -> NDArray[np.float64]:
     index = {category: position for position, category in enumerate(column.categories)}
     values = np.zeros((len(cells), column.width))
     for row, cell in enumerate(cells):
         if not _missing(cell, schema):
             word = _text(cell)
             if word not in index:
-                raise DataError(
-                    f"unknown category '{word}'{nearest(word, index)}; known: {', '.join(index)}",
-                    file=file,
-                    row=row + FIRST_ROW,
-                    column=column.name,
-                )
+                known = f"known: {', '.join(index)}"
+                problem = f"unknown category '{word}'{nearest(word, index)}; {known}"
+                raise _WrongCell(problem, row, column, f"unknown category; {known}")
             values[row, index[word]] = 1.0
         elif column.missing == "refuse":
-            raise _refused(file, row, column)
+            raise _refused(row, column)
         elif column.missing == "most-frequent":
             values[row] = np.nan
         elif column.missing == "category":

@@ -11,6 +11,7 @@ server = LazyGroup(
     places={
         "certificate": "server.commands.certificate:certificate",
         "health": "server.commands.health:health",
+        "key": "server.commands.key:key",
         "round": "server.commands.round:round_",
         "serve": "server.commands.serve:serve",
         "verify": "server.commands.verify:verify",

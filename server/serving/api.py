@@ -3,123 +3,129 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from fastapi import Body, FastAPI, HTTPException
-from fastapi.responses import JSONResponse
+import orjson
+from fastapi import FastAPI, HTTPException, Request, Response
+from starlette.exceptions import HTTPException as AnyHTTPException
 
-from fl.data.schema import TableSchema
 from fl.errors import DataError
-from server.serving import scoring
+from server.serving import answers, scoring
+from server.serving.computing import Computing, Room
+from server.serving.docs_page import add_docs
+from server.serving.examples import TooMany, encode
+from server.serving.front import Front
+from server.serving.health import add_health
+from server.serving.limits import RETRY, Limits, Refused, check_content_type, parse, read_body
+from server.serving.metrics import CONTENT_TYPE, Metrics
+from server.serving.notes import note_of
 from server.serving.page import add_page
+from server.serving.refusals import answer_http_error
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from numpy.typing import NDArray
+
+    from fl.data.schema import Schema
     from server.serving.champion import Champion, Served
+    from server.serving.keys import Keys
 
-MOST_EXAMPLES = 1000
-"""In one request."""
+    Read = Callable[[dict[str, Any], Schema], NDArray[Any]]
+    Tell = Callable[[Served, NDArray[Any]], dict[str, Any]]
 
 
-def create_api(champion: Champion) -> FastAPI:
+@dataclass(frozen=True)
+class Options:
+    """How predictions are served.
+
+    Attributes:
+        limits: what a request may cost.
+        keys: who may ask; None for everybody.
+        schema: the task's, for the documentation until there is a model; None where it is not known.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    keys: Keys | None = None
+    schema: Schema | None = None
+
+
+def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
     """Make the ASGI application over a champion, which it starts and stops."""
+    options = options or Options()
+    limits, keys = options.limits, options.keys
+    computing, metrics, room = Computing(limits), Metrics(champion, keys), Room(limits)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         champion.start()
         yield
         champion.stop()
+        computing.stop()
 
-    app = FastAPI(title="FLOps", description="Predictions of the current global model.", lifespan=lifespan)
+    app = FastAPI(
+        title="FLOps", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False
+    )
+    app.add_middleware(Front, metrics=metrics)
+    app.add_exception_handler(AnyHTTPException, answer_http_error)
 
-    def served() -> Served:
+    def admit(request: Request) -> Served:
+        if keys is not None:
+            note_of(request.scope).key = keys.name_of(request)
         if champion.served is None:
-            raise HTTPException(503, champion.problem)
+            raise HTTPException(503, champion.problem, RETRY)
         return champion.served
 
-    @app.get("/health/live")
-    def live() -> dict[str, bool]:
-        """Tell that the process answers."""
-        return {"live": True}
+    async def answer(request: Request, read: Read, tell: Tell) -> Response:
+        served = admit(request)  # Once: whatever is loaded meanwhile, the answer is this version's.
+        check_content_type(request)
+        body = await read_body(request, limits, room)
+        note = note_of(request.scope)
 
-    @app.get("/health/ready")
-    def ready() -> JSONResponse:
-        """Tell whether there is a model to ask, and what is wrong with a newer one."""
-        there = champion.served
-        told = {
-            "ready": there is not None,
-            "version": there.version.version if there else None,
-            "problem": champion.problem,
-        }
-        return JSONResponse(told, 200 if there else 503)
+        def work() -> tuple[bytes, int]:
+            encoded = read(parse(body), served.predictor.task.schema)
+            return orjson.dumps(tell(served, encoded)), len(encoded)
+
+        try:
+            content, examples = await computing.run(work, size=len(body), quick=len(body) <= served.quick)
+        except DataError as error:
+            raise Refused(413 if isinstance(error, TooMany) else 422, scoring.tell(error)) from None
+        note.examples, note.version = examples, served.version.version
+        return Response(content, media_type="application/json")
+
+    async def predict(request: Request) -> Response:
+        return await answer(request, read_inputs, answers.predictions)
+
+    def read_inputs(body: dict[str, Any], schema: Schema) -> NDArray[Any]:
+        if body.keys() != {"inputs"}:
+            raise DataError('the body has one key, "inputs": an example, or a list of examples')
+        try:
+            return encode(body["inputs"], schema, limits.examples)
+        except DataError as error:
+            raise scoring.under("inputs", error) from None
+
+    async def invocations(request: Request) -> Response:
+        return await answer(request, read_forms, answers.records)
+
+    def read_forms(body: dict[str, Any], schema: Schema) -> NDArray[Any]:
+        return scoring.encode_forms(body, schema, limits.examples)
+
+    # Not as FastAPI's own routes, which would look for parameters of a request that is read here, byte by byte.
+    app.add_route("/predict", predict, ["POST"])
+    app.add_route(scoring.PATH, invocations, ["POST"])
 
     @app.get("/model")
-    def model() -> dict[str, Any]:
-        """Say which version answers, and what it says of itself."""
-        version = served().version
-        return {"model": version.name, "version": version.version, "tags": dict(version.tags)}
+    async def model(request: Request) -> Response:
+        version = admit(request).version
+        told = {"model": version.name, "version": version.version, "tags": dict(version.tags)}
+        return Response(orjson.dumps(told), media_type="application/json")
 
-    @app.post("/predict")
-    def predict(inputs: Annotated[list[Any], Body(embed=True)]) -> dict[str, Any]:
-        """Predict for one example or several.
+    @app.get("/metrics")
+    async def show_metrics() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-        `inputs` is a list: of objects, a value by column, where the task is a table; of nested lists of numbers, the
-        shape of an example, where it is an array.
-        """
-        there = served()
-        if not 0 < len(inputs) <= MOST_EXAMPLES:
-            raise HTTPException(422, f"inputs: {len(inputs)} examples; 1 to {MOST_EXAMPLES} are answered at once")
-        try:
-            return answer(there, inputs)
-        except DataError as error:
-            raise HTTPException(422, f"inputs: {error}") from error
-
-    @app.post("/invocations")
-    def invocations(body: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        """Predict as MLflow's own scoring server does, so that its clients work unchanged.
-
-        One of `dataframe_split`, `dataframe_records`, `inputs` and `instances` holds the examples.
-        """
-        there = served()
-        try:
-            predictor = there.predictor
-            return scoring.answer(predictor, scoring.read_examples(body, predictor.task.schema, MOST_EXAMPLES))
-        except DataError as error:
-            raise HTTPException(422, str(error)) from error
-
+    add_health(app, champion, keys)
+    add_docs(app, champion, options)
     add_page(app, champion)
     return app
-
-
-def answer(served: Served, inputs: list[Any]) -> dict[str, Any]:
-    """Return a label and the probabilities for each example, and which version says so.
-
-    Raises:
-        DataError: an example does not fit the task's schema.
-    """
-    predictor, version = served.predictor, served.version
-    schema = predictor.task.schema
-    given: Any = inputs
-    if isinstance(schema, TableSchema):
-        if not all(isinstance(row, dict) for row in inputs):
-            raise DataError("each example is an object with a value for each column")
-        known = {column.name for column in schema.columns}
-        for number, row in enumerate(inputs, start=1):
-            if more := sorted(set(row) - known):
-                raise DataError("the schema does not know it", row=number, column=more[0])
-        given = {name: [row.get(name) for row in inputs] for name in known}
-    encoded = predictor.encode(given)
-    if len(encoded) != len(inputs):
-        raise DataError(f"{len(inputs)} examples are {len(encoded)}; each must have the shape of one")
-    told: dict[str, Any] = {"model": version.name, "version": version.version}
-    if not schema.classes:
-        return {**told, "predictions": predictor.outputs(encoded).reshape(len(encoded), -1).tolist()}
-    rows = [
-        {
-            "label": schema.classes[int(row.argmax())],
-            "probabilities": {name: round(float(p), 6) for name, p in zip(schema.classes, row, strict=True)},
-        }
-        for row in predictor.probabilities(encoded)
-    ]
-    return {**told, "predictions": rows}

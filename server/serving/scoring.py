@@ -1,92 +1,123 @@
-"""MLflow's scoring protocol: the forms in which its clients send examples, and in which they expect answers.
+"""MLflow's scoring protocol: the forms in which its clients send examples, and in which they expect errors.
 
 Source: MLflow's documentation, "Deploy MLflow Model as a Local Inference Server", the accepted JSON formats.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from fl.data.schema import TableSchema
 from fl.errors import DataError
+from server.serving.examples import check_count, encode_arrays, encode_rows, encode_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from fl.data.schema import ArraySchema
-    from fl.inference import Predictor
+    from numpy.typing import NDArray
+
+    from fl.data.schema import Schema
 
 FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 """The keys under which examples come; each request has one of them."""
 
+PATH = "/invocations"
 
-def read_examples(body: Mapping[str, Any], schema: TableSchema | ArraySchema, most: int) -> Any:
-    """Return what a request sends, as `fl.inference.Predictor.encode` takes it.
+CODES = {401: "UNAUTHENTICATED", 413: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE"}
+"""MLflow's words for what went wrong, by status; all else is an invalid value."""
+
+
+def encode_forms(body: Mapping[str, Any], schema: Schema, most: int) -> NDArray[Any]:
+    """Encode what a request sends.
 
     Args:
         body: the request's JSON object.
         schema: of the task.
         most: how many examples may come at once.
 
+    Returns:
+        The model's input, an example a row.
+
     Raises:
-        DataError: it has none of the forms, or not what the form wants.
+        DataError: it has none of the forms, or not what the form wants, or more examples than may come.
     """
     found = [form for form in FORMS if form in body]
     if len(found) != 1:
         raise DataError(f"one of {', '.join(FORMS)} is needed, and there is {' and '.join(found) or 'none'}")
     (form,) = found
-    given = body[form]
+    try:
+        return _encode(form, body[form], schema, most)
+    except DataError as error:
+        raise under(form, error) from None
+
+
+def under(form: str, error: DataError) -> DataError:
+    """Return an error that names the key under which the examples came, of the same type."""
+    return type(error)(f"{form}: {tell(error)}")
+
+
+def tell(error: DataError) -> str:
+    """Return what is wrong in one line, without the value that is."""
+    place = [
+        f"row {error.row}" if error.row is not None else "",
+        f"column '{error.column}'" if error.column is not None else "",
+    ]
+    where = ", ".join(part for part in place if part)
+    return f"{where}: {error.unseen}" if where else error.unseen
+
+
+def error_fields(status: int, text: str) -> dict[str, str]:
+    """Return what MLflow's clients look for in an error."""
+    return {"error_code": CODES.get(status, "INVALID_PARAMETER_VALUE"), "message": text}
+
+
+def version() -> str:
+    """Return MLflow's version, which its own server tells under /version."""
+    for name in ("mlflow-skinny", "mlflow"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _encode(form: str, given: Any, schema: Schema, most: int) -> NDArray[Any]:
+    if not isinstance(schema, TableSchema):
+        if form.startswith("dataframe"):
+            raise DataError("the task's examples are arrays; send them as inputs or instances")
+        return encode_arrays(given, schema, most)
     if form == "dataframe_split":
-        given = _split(given)
-    elif form in ("dataframe_records", "instances") and isinstance(schema, TableSchema):
-        given = _columns(given, form)
-    elif form == "dataframe_records":
-        raise DataError(f"{form}: the task's examples are arrays; send them as inputs or instances")
-    if isinstance(schema, TableSchema):
-        if not isinstance(given, dict):
-            raise DataError(f"{form}: an object with a list of values for each column is needed")
-        given = {str(name): value if isinstance(value, list) else [value] for name, value in given.items()}
-        known = {column.name for column in schema.columns}
-        if more := sorted(set(given) - known):
-            raise DataError("the schema does not know it", column=more[0])
-        if len({len(values) for values in given.values()}) > 1:
-            raise DataError(f"{form}: columns have different numbers of values")
-    rows = len(next(iter(given.values()), ())) if isinstance(given, dict) else len(_listed(given, form))
-    if not 0 < rows <= most:
-        raise DataError(f"{form}: {rows} examples; 1 to {most} are answered at once")
-    return given
+        return encode_table(_split(given, most), schema)
+    if form == "inputs":
+        if not isinstance(given, dict) or not given:
+            raise DataError("an object with a list of values for each column is needed")
+        columns = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
+        if len({len(values) for values in columns.values()}) > 1:
+            raise DataError("columns have different numbers of values")
+        check_count(len(next(iter(columns.values()))), most)
+        return encode_table(columns, schema)
+    rows = _listed(given)
+    check_count(len(rows), most)
+    return encode_rows(rows, schema)
 
 
-def answer(predictor: Predictor, given: Any) -> dict[str, Any]:
-    """Return predictions as MLflow's server does: a record an example.
-
-    Raises:
-        DataError: an example does not fit the task's schema.
-    """
-    return {"predictions": predictor.predict(given).to_dict("records")}
-
-
-def _split(given: Any) -> dict[str, list[Any]]:
+def _split(given: Any, most: int) -> dict[str, list[Any]]:
     if not isinstance(given, dict) or not isinstance(given.get("columns"), list):
-        raise DataError("dataframe_split: an object with columns and data is needed")
-    columns, data = [str(name) for name in given["columns"]], _listed(given.get("data"), "dataframe_split")
+        raise DataError("an object with columns and data is needed")
+    columns, data = [str(name) for name in given["columns"]], _listed(given.get("data"))
+    check_count(len(data), most)
+    if len(set(columns)) != len(columns):
+        raise DataError("a column stands twice in columns")
     for number, row in enumerate(data, start=1):
         if not isinstance(row, list) or len(row) != len(columns):
             raise DataError(f"a list of {len(columns)} values is needed, one for each column", row=number)
-    return {name: [row[index] for row in data] for index, name in enumerate(columns)}
+    if not columns:
+        raise DataError("columns is empty")
+    return dict(zip(columns, map(list, zip(*data, strict=True)), strict=True))
 
 
-def _columns(given: Any, form: str) -> dict[str, list[Any]]:
-    records = _listed(given, form)
-    names: dict[str, None] = {}
-    for number, record in enumerate(records, start=1):
-        if not isinstance(record, dict):
-            raise DataError(f"{form}: an object with a value for each column is needed", row=number)
-        names |= dict.fromkeys(map(str, record))
-    return {name: [record.get(name) for record in records] for name in names}
-
-
-def _listed(given: Any, form: str) -> list[Any]:
+def _listed(given: Any) -> list[Any]:
     if not isinstance(given, list):
-        raise DataError(f"{form}: a list is needed")
+        raise DataError("a list is needed")
     return given

@@ -1,194 +1,159 @@
-"""The prediction API over a real registry."""
+"""Predictions over HTTP: in our form and in MLflow's, and what is refused."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
-import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import pytest
-import uvicorn
 
-from fl.errors import FlopsError
-from fl.inference import Predictor
-from fl.model import initial_state
-from fl.protocol import CHAMPION
+from fl.data.schema import Column, TableSchema
 from fl.tasks import find_task
-from server.registry import ModelVersion, Registry
-from server.serving.api import MOST_EXAMPLES, create_api
-from server.serving.champion import Champion, Served
+from fl.tasks.tabular import tabular_task
+from server.serving.examples import encode, example
+from server.serving.limits import Limits
+from server.serving.openapi import describe
+from tests.server.serving.apis import MODEL, digits, loaded, register, standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from fl.tasks.base import Task
+    import httpx
+
+    from server.registry import Registry
 
     Serve = Callable[..., httpx.Client]
 
-MODEL = "flops-test"
+MIXED = TableSchema(
+    (
+        Column("age", "numeric", min=0, max=120),
+        Column("sex", "categorical", categories=("f", "m")),
+        Column("weight", "numeric", missing="mean", min=0.0),
+    ),
+    "outcome",
+    ("well", "ill"),
+)
 
 
-@pytest.fixture
-def registry(here: Path) -> Registry:
-    return Registry()
-
-
-def register(registry: Registry, task: Task, seed: int = 0) -> ModelVersion:
-    with registry.run("test", {}) as log:
-        made = registry.register(log, MODEL, task, initial_state(task, seed), {"commit": "c" * 40})
-    there = registry.aliased(MODEL, CHAMPION)
-    registry.move_alias(made, CHAMPION, 0 if there is None else there.version)
-    return made
-
-
-def standing(name: str) -> Champion:
-    """A champion that stands without a registry: a task's first weights."""
-    task = find_task(name)
-    champion = Champion(MODEL, CHAMPION, 3600)
-    version = ModelVersion(MODEL, 1, "run", "nowhere", {"commit": "c" * 40})
-    champion.served = Served(version, Predictor(task, initial_state(task, 0)))
-    champion.problem = ""
-    return champion
-
-
-def loaded() -> Champion:
-    champion = Champion(MODEL, CHAMPION, 3600)
-    champion.look()
-    champion.problem = ""
-    return champion
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., httpx.Client]]:
-    """Serve a champion for real, on loopback."""
-    stack = contextlib.ExitStack()
-
-    def start(champion: Champion, *, follows: bool = False) -> httpx.Client:
-        if not follows:  # The thread that follows the champion is another test's.
-            champion.start = lambda: None  # type: ignore[method-assign]
-        server = uvicorn.Server(uvicorn.Config(create_api(champion), port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        end = time.monotonic() + 20
-        while not server.started:
-            assert time.monotonic() < end
-            time.sleep(0.01)
-        (socket,) = server.servers[0].sockets
-        stack.callback(thread.join, 20)
-        stack.callback(setattr, server, "should_exit", True)
-        address = f"http://127.0.0.1:{socket.getsockname()[1]}"
-        return stack.enter_context(httpx.Client(base_url=address, trust_env=False))
-
-    with stack:
-        yield start
-
-
-def digits(count: int = 1) -> list[Any]:
-    task = find_task("digits")
-    assert task.load is not None
-    return np.asarray(task.load().x[:count]).tolist()
-
-
-def test_digits_are_told_with_probabilities_and_version(serve: Serve) -> None:
-    api = serve(standing("digits"))
-    for examples in (digits(1), digits(3)):
-        told = api.post("/predict", json={"inputs": examples}).json()
-        assert (told["model"], told["version"], len(told["predictions"])) == (MODEL, 1, len(examples))
+def test_digits_are_told_with_probabilities_and_version(digits_api: httpx.Client) -> None:
+    for examples, many in ((digits(1), 1), (digits(3), 3), (digits(1)[0], 1), (digits(1)[0][0], 1)):
+        told = digits_api.post("/predict", json={"inputs": examples}).json()
+        assert (told["model"], told["version"], len(told["predictions"])) == (MODEL, 1, many)
         for row in told["predictions"]:
             assert sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-4)
             assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
-    assert api.get("/model").json()["tags"]["commit"] == "c" * 40
-    assert api.get("/health/ready").json() == {"ready": True, "version": 1, "problem": ""}
+    assert digits_api.get("/model").json()["tags"]["commit"] == "c" * 40
+    assert digits_api.get("/health/ready").json() == {"ready": True, "version": 1, "problem": ""}
 
 
-def test_rows_of_a_table_are_told(serve: Serve) -> None:
-    task = find_task("breast-cancer")
-    api = serve(standing("breast-cancer"))
-    row = {column.name: 1.0 for column in task.schema.columns}
-    told = api.post("/predict", json={"inputs": [row, row]}).json()
-    assert len({json.dumps(one) for one in told["predictions"]}) == 1
-    name = task.schema.columns[0].name
-    for wrong, words in (
-        ({**row, "age of the moon": 1}, "row 1, column 'age of the moon': the schema does not know it"),
-        ({**row, name: "much"}, f"column '{name}'"),
-        ([1, 2], "an object with a value for each column"),
-    ):
-        answer = api.post("/predict", json={"inputs": [wrong]})
-        assert answer.status_code == 422, answer.text
-        assert words in answer.json()["detail"]
+def test_many_at_once_are_told_as_one_by_one(digits_api: httpx.Client) -> None:
+    many = digits(300)
+    assert len(json.dumps(many)) > 1 << 16  # So many are computed aside.
+    told = digits_api.post("/predict", json={"inputs": many}).json()["predictions"]
+    assert len(told) == 300
+    (one,) = digits_api.post("/predict", json={"inputs": many[7]}).json()["predictions"]
+    assert told[7]["probabilities"] == pytest.approx(one["probabilities"], abs=1e-5)
+
+
+def test_rows_of_a_table_are_told(table_api: httpx.Client) -> None:
+    row = {column.name: 1.0 for column in find_task("breast-cancer").schema.columns}
+    for inputs, many in (([row, row], 2), (row, 1), ({}, 1)):
+        told = table_api.post("/predict", json={"inputs": inputs}).json()
+        assert len(told["predictions"]) == many
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("row", "told"),
     [
-        (b'{"inputs": [[NaN]]}', 422),
-        (b'{"inputs": [["a"]]}', 422),
-        (b'{"inputs": []}', 422),
-        (b'{"inputs": "x"}', 422),
-        (b'{"inputs": [{"a": 1}]}', 422),
-        (b'{"inputs": [[1, 2], [3]]}', 422),
-        (b'{"inputs": [null]}', 422),
-        (b"{", 422),
-        (b"", 422),
-        (json.dumps({"inputs": [0] * (MOST_EXAMPLES + 1)}).encode(), 422),
+        ({"age of the moon": 1}, "inputs: row 2, column 'age of the moon': the schema does not know it"),
+        ({"age": "Doe"}, "inputs: row 2, column 'age': the value is not a number"),
+        ({"age": True}, "inputs: row 2, column 'age': the value is not a number"),
+        ({"age": [666]}, "inputs: row 2, column 'age': the value is not a number"),
+        ({"age": {"Doe": 1}}, "inputs: row 2, column 'age': the value is not a number"),
+        ({"age": 666}, "inputs: row 2, column 'age': out of range (0 to 120)"),
+        ({"age": 10**300}, "inputs: row 2, column 'age': out of range (0 to 120)"),
+        ({"weight": -666}, "inputs: row 2, column 'weight': out of range (at least 0)"),
+        ({"weight": "1" * 5000}, "inputs: row 2, column 'weight': the value is not a number"),
+        ({"sex": "Doe"}, "inputs: row 2, column 'sex': unknown category; known: f, m"),
+        ({"sex": None}, "inputs: row 2, column 'sex': the value is missing"),
+        ({"weight": 1e300}, "inputs: row 2, "),
     ],
 )
-def test_what_does_not_fit_is_refused(serve: Serve, body: bytes, status: int) -> None:
-    api = serve(standing("digits"))
-    answer = api.post("/predict", content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == status, answer.text
+def test_a_row_that_does_not_fit_is_named_without_its_value(serve: Serve, row: dict[str, Any], told: str) -> None:
+    api = serve(standing(tabular_task(MIXED)))
+    fine = {"age": 50, "sex": "f", "weight": None}
+    assert api.post("/predict", json={"inputs": [fine, {"age": 5, "sex": "m"}]}).status_code == 200
+    told = told if "1e+300" not in str(row) else "row 2: the model has no answer to these values"
+    answer = api.post("/predict", json={"inputs": [fine, {**fine, **row}]})
+    assert answer.status_code == 422, answer.text
+    assert told in answer.json()["error"]
+    assert "Doe" not in answer.text
+    assert "666" not in answer.text
 
 
-def test_an_image_of_the_wrong_size_is_refused(serve: Serve) -> None:
-    answer = serve(standing("digits")).post("/predict", json={"inputs": [[0.5] * 100]})
-    assert answer.status_code == 422
-    assert "shape" in answer.json()["detail"]
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (b'{"inputs": [[NaN]]}', 400, "not JSON"),
+        (b'{"inputs": [[Infinity]]}', 400, "not JSON"),
+        (b'{"inputs": [[1e400]]}', 400, "not JSON"),
+        (b'{"inputs": [[1' + b"0" * 400 + b"]]}", 400, "not JSON"),
+        (b'{"inputs": ' + b"[" * 100_000, 400, "not JSON"),
+        (b'{"inputs": "\xff"}', 400, "not JSON"),
+        (b"{", 400, "not JSON"),
+        (b"", 400, "not JSON"),
+        (b"[1]", 422, "must be a JSON object"),
+        (b'{"inputs": [[1' + b"0" * 60 + b"]]}", 422, "shape"),
+        (b"{}", 422, 'one key, "inputs"'),
+        (b'{"inputs": [], "more": 1}', 422, 'one key, "inputs"'),
+        (b'{"inputs": [["a"]]}', 422, "row 1: nested lists of numbers"),
+        (b'{"inputs": []}', 422, "0 examples; 1 to 1000"),
+        (b'{"inputs": [[]]}', 422, "an example has shape [0]"),
+        (b'{"inputs": "x"}', 422, "nested lists of numbers"),
+        (b'{"inputs": 1}', 422, "nested lists of numbers"),
+        (b'{"inputs": {"a": 1}}', 422, "nested lists of numbers"),
+        (b'{"inputs": [{"a": 1}]}', 422, "row 1: nested lists of numbers"),
+        (b'{"inputs": [[1, 2], [3]]}', 422, "differ in shape"),
+        (b'{"inputs": [null]}', 422, "row 1: nested lists of numbers"),
+        (b'{"inputs": ' + b"[" * 900 + b"]" * 900 + b"}", 422, "nested lists of numbers"),
+        (json.dumps({"inputs": [[True] * 64]}).encode(), 422, "row 1: nested lists of numbers"),
+        (json.dumps({"inputs": [["0.5"] * 64]}).encode(), 422, "row 1: nested lists of numbers"),
+        (json.dumps({"inputs": [[0.5] * 64, [1e300] * 64]}).encode(), 422, "row 2: values must be from 0 to 1"),
+        (
+            json.dumps({"inputs": [[0.5] * 100]}).encode(),
+            422,
+            "an example has shape [100], the task's have [1, 8, 8]",
+        ),
+        (json.dumps({"inputs": [[0.5] * 64] * 1001}).encode(), 413, "1001 examples; 1 to 1000"),
+        (json.dumps({"inputs": [0] * 1_000_000}).encode(), 422, "shape"),
+        (json.dumps({"inputs": [None] * 500_000}).encode(), 422, "row 1: nested lists of numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused(digits_api: httpx.Client, body: bytes, status: int, told: str) -> None:
+    for path in ("/predict", "/invocations"):
+        answer = digits_api.post(path, content=body, headers={"content-type": "application/json"})
+        if path == "/invocations" and "one key" in told:
+            told = "one of" if body == b"{}" else "0 examples"
+        assert answer.status_code == status, answer.text
+        assert told in answer.json()["error"]
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        if path == "/invocations":
+            assert answer.json()["message"] == answer.json()["error"]
+            assert answer.json()["error_code"] in ("INVALID_PARAMETER_VALUE", "REQUEST_LIMIT_EXCEEDED")
 
 
-def test_without_a_champion_it_says_what_to_do(registry: Registry, serve: Serve) -> None:
-    champion = Champion(MODEL, CHAMPION, 3600)
-    with pytest.raises(FlopsError, match="has no champion yet: a job of the global server makes one"):
-        champion.look()
-    champion.problem = "no champion"
-    api = serve(champion)
-    assert api.get("/health/live").status_code == 200
-    for answer in (api.get("/health/ready"), api.get("/model"), api.post("/predict", json={"inputs": digits()})):
-        assert answer.status_code == 503
-
-
-def test_a_moved_champion_is_followed_and_one_that_does_not_load_is_not(registry: Registry, serve: Serve) -> None:
-    task = find_task("digits")
-    register(registry, task, 1)
-    champion = loaded()
-    second = register(registry, task, 2)
-    champion.look()
-    assert champion.served is not None
-    assert champion.served.version.version == 2
-    third = register(registry, task, 3)
-    (weights,) = (Path(third.source.removeprefix("file://")) / "data").rglob("*.safetensors")
-    weights.write_bytes(b"none")
-    with pytest.raises(FlopsError):
-        champion.look()
-    champion.problem = "does not load"
-    api = serve(champion)
-    assert api.post("/predict", json={"inputs": digits()}).json()["version"] == second.version
-    assert api.get("/health/ready").json() == {"ready": True, "version": 2, "problem": "does not load"}
-
-
-def test_its_thread_finds_the_champion(registry: Registry, serve: Serve) -> None:
-    register(registry, find_task("digits"))
-    champion = Champion(MODEL, CHAMPION, 0.05)
-    api = serve(champion, follows=True)
-    end = time.monotonic() + 20
-    while api.get("/health/ready").status_code != 200:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert api.post("/predict", json={"inputs": digits()}).json()["version"] == 1
+def test_a_tables_rows_are_counted_before_they_are_read(table_api: httpx.Client) -> None:
+    many: list[Any] = [{}] * 1_000_000
+    for path, body in (
+        ("/predict", {"inputs": many}),
+        ("/invocations", {"instances": many}),
+        ("/invocations", {"dataframe_split": {"columns": [], "data": many}}),
+        ("/invocations", {"inputs": {"mean radius": [1] * 1_000_000}}),
+    ):
+        answer = table_api.post(path, json=body)
+        assert answer.status_code == 413, answer.text
+        assert "1000000 examples; 1 to 1000" in answer.json()["error"]
 
 
 def test_clients_of_mlflow_work_unchanged(registry: Registry, serve: Serve) -> None:
@@ -207,17 +172,19 @@ def test_clients_of_mlflow_work_unchanged(registry: Registry, serve: Serve) -> N
         {"instances": frame.to_dict("records")},
         {"inputs": frame.to_dict("list")},
     ):
-        told = api.post("/invocations", json=body).json()["predictions"]
+        kind = {"content-type": "application/json; charset=UTF-8"}
+        told = api.post("/invocations", content=json.dumps(body), headers=kind).json()["predictions"]
         assert [row["label"] for row in told] == [row["label"] for row in expected]
         for ours, theirs in zip(told, expected, strict=True):
-            assert set(ours) == set(theirs)
+            assert list(ours) == list(theirs)
             assert all(ours[k] == pytest.approx(theirs[k], abs=1e-6) for k in ours if k != "label")
+    assert (api.get("/ping").status_code, api.get("/health").status_code) == (200, 200)
+    assert api.get("/version").text == mlflow.__version__
 
 
-def test_arrays_come_as_inputs_or_instances(serve: Serve) -> None:
-    api = serve(standing("digits"))
+def test_arrays_come_as_inputs_or_instances(digits_api: httpx.Client) -> None:
     for form in ("inputs", "instances"):
-        assert len(api.post("/invocations", json={form: digits(2)}).json()["predictions"]) == 2
+        assert len(digits_api.post("/invocations", json={form: digits(2)}).json()["predictions"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -228,14 +195,48 @@ def test_arrays_come_as_inputs_or_instances(serve: Serve) -> None:
         ({"dataframe_split": []}, "an object with columns and data"),
         ({"dataframe_split": {"columns": ["a"], "data": [[1, 2]]}}, "row 1: a list of 1 values is needed"),
         ({"dataframe_split": {"columns": ["a"], "data": 1}}, "a list is needed"),
-        ({"dataframe_records": [1]}, "row 1: dataframe_records: an object"),
+        ({"dataframe_split": {"columns": ["a", "a"], "data": [[1, 2]]}}, "a column stands twice"),
+        ({"dataframe_split": {"columns": [], "data": [[]]}}, "columns is empty"),
+        ({"dataframe_records": [1]}, "dataframe_records: row 1: each example is an object"),
         ({"dataframe_records": [{"moon": 1}]}, "column 'moon': the schema does not know it"),
         ({"inputs": {"mean radius": [1, 2], "mean texture": [1]}}, "different numbers of values"),
         ({"inputs": [1]}, "an object with a list of values for each column"),
+        ({"inputs": {}}, "an object with a list of values for each column"),
+        ({"inputs": {"mean radius": []}}, "0 examples"),
         ({"instances": []}, "0 examples"),
     ],
 )
-def test_what_is_no_form_of_mlflow_is_refused(serve: Serve, body: dict[str, Any], told: str) -> None:
-    answer = serve(standing("breast-cancer")).post("/invocations", json=body)
+def test_what_is_no_form_of_mlflow_is_refused(table_api: httpx.Client, body: dict[str, Any], told: str) -> None:
+    answer = table_api.post("/invocations", json=body)
     assert answer.status_code == 422, answer.text
-    assert told in answer.json()["detail"]
+    assert told in answer.json()["message"]
+
+
+@pytest.mark.parametrize("task", [find_task("digits"), find_task("breast-cancer"), tabular_task(MIXED)])
+def test_the_documents_examples_are_answered(serve: Serve, task: Any) -> None:
+    api = serve(standing(task))
+    document = api.get("/openapi.json").json()
+    page = api.get("/docs")
+    for path in ("/predict", "/invocations"):
+        shown = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        answer = api.post(path, json=shown)
+        assert answer.status_code == 200, answer.text
+        assert f"POST {path}" in page.text
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_the_document_knows_the_task_before_there_is_a_model() -> None:
+    shown = describe(MIXED, Limits(), with_keys=True)
+    body = shown["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["example"] == {"inputs": [{"age": 60.0, "sex": "f", "weight": 1.0}]}
+    assert encode(body["example"]["inputs"], MIXED, 1).shape == (1, 4)
+    unknown = describe(None, Limits(), with_keys=False)
+    assert "example" not in unknown["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
+
+
+def test_an_example_fits_whatever_the_limits_are() -> None:
+    for low, high in ((None, None), (5.0, None), (None, -5.0), (0.1, 0.2), (-7.0, -7.0)):
+        schema = TableSchema((Column("x", "numeric", min=low, max=high),), "y", ("a", "b"))
+        assert np.isfinite(encode(example(schema), schema, 1)).all()

@@ -1,0 +1,51 @@
+"""A version that is loaded, and warm."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from server.serving.examples import encode, example
+
+if TYPE_CHECKING:
+    from fl.inference import Predictor
+    from server.registry_names import ModelVersion
+
+_WARM = 5
+_QUICK_SECONDS = 0.005
+_QUICK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Served:
+    """A version that is loaded.
+
+    Attributes:
+        version: which.
+        predictor: the model.
+        quick: a request with a body of up to so many bytes is answered at once; a longer one takes so long that
+            others must not wait for it.
+    """
+
+    version: ModelVersion
+    predictor: Predictor
+    quick: int = 0
+
+
+def warm(predictor: Predictor) -> int:
+    """Let a model answer a few times before others wait for it, and return what `Served.quick` is.
+
+    Raises:
+        FlopsError: it does not answer.
+    """
+    schema = predictor.task.schema
+    one = [example(schema)]
+    fastest = float("inf")
+    for _ in range(_WARM):
+        started = time.perf_counter()
+        predictor.outputs(encode(one, schema, 1))
+        fastest = min(fastest, time.perf_counter() - started)
+    return min(_QUICK_BYTES, int(_QUICK_SECONDS / fastest) * len(orjson.dumps(one)))
