@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT = Path("federation.toml")
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared with, not listened at
+
 
 @click.command(
     short_help="Serve predictions of the champion over HTTP.",
@@ -109,7 +111,10 @@ def serve(context: click.Context, /, *, host: str, port: int, as_json: bool, **o
         champion = Champion(name, CHAMPION, options["every"], registry, ahead)
         api = create_api(champion, Options(limits, keys, schema))
         opened = stack.enter_context(open_port(host, port))
-        click.echo(f"flops: http://{host}:{opened.getsockname()[1]}/docs", err=True)
+        here = "localhost" if host in EVERYWHERE else f"[{host}]" if ":" in host else host
+        click.echo(
+            f"flops: http://{here}:{opened.getsockname()[1]}/ is a page for people, /docs for programs", err=True
+        )
         server = make_server(api, limits.seconds)
         server.run([opened])
         if not server.started:

@@ -280,7 +280,7 @@ def test_the_command_serves_the_only_model_there_is(registry: Registry, here: Pa
     serving = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     assert serving.stderr is not None
     try:
-        address = serving.stderr.readline().removeprefix("flops: ").strip().removesuffix("/docs")
+        address = serving.stderr.readline().split()[1].rstrip("/")
         with httpx.Client(base_url=address, trust_env=False) as api:
             until(lambda: api.get("/health/ready").status_code == 200, 60)
             told = api.post("/predict", json=BODY, headers={"x-request-id": "mine"}).json()
