@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fl.data.dataset import Site
     from fl.protocol import Contract
-    from fl.training import Trainer
+    from fl.training import Evaluation, Trainer
 
 
 _log = logging.getLogger("flops.client")
@@ -38,6 +38,16 @@ def _answer_errors(message: Message, context: Context, call_next: Callable[[Mess
     except Exception as error:
         _log.debug("the message could not be answered", exc_info=True)
         return messages.error_reply(message, error)
+
+
+def _compared(trainer: Trainer, message: Message, site: Site) -> Evaluation | None:
+    """Measure the served model where a message brings it; what goes wrong costs the comparison alone."""
+    try:
+        champion = messages.read_champion(message)
+        return None if champion is None else trainer.evaluate(champion, site.holdout)
+    except Exception:
+        _log.warning("the served model could not be measured; the new one was", exc_info=True)
+        return None
 
 
 def create_client_app(
@@ -88,9 +98,8 @@ def create_client_app(
     @app.evaluate(mods=mods)
     def evaluate(message: Message, context: Context) -> Message:
         site = find_site(context)
-        trainer, champion = make_trainer(), messages.read_champion(message)
+        trainer = make_trainer()
         evaluation = trainer.evaluate(messages.read_state(message), site.holdout)
-        compared = None if champion is None else trainer.evaluate(champion, site.holdout)
-        return messages.evaluate_reply(message, site.name, evaluation, compared)
+        return messages.evaluate_reply(message, site.name, evaluation, _compared(trainer, message, site))
 
     return app

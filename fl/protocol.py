@@ -29,6 +29,9 @@ CHAMPION = "champion"
 ABANDONED = "abandoned"
 """The tag of a version that was taken back; its value says why."""
 
+GATE, PASSED = "gate", "passed"
+"""The tag that holds what a version's gate said, and what it says where it opens."""
+
 _PREFIX = "contract."
 
 

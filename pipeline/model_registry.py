@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from fl.errors import FlopsError, SettingsError
-from fl.protocol import ABANDONED, CHAMPION
+from fl.protocol import ABANDONED, CHAMPION, GATE, PASSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -109,6 +109,8 @@ class RemoteRegistry:
     def restore(self, model: str, record: ReleaseRecord, reason: str) -> tuple[int, list[int]] | None:
         """Let the newest version that a release made be served, and trained on from; mark those after it.
 
+        One that its gate refused was never served, and is not served now.
+
         The alias is moved last: run again, it finishes what was interrupted.
 
         Args:
@@ -123,7 +125,8 @@ class RemoteRegistry:
             FlopsError: the server does not answer, or not as MLflow does.
         """
         versions = self.versions(model)
-        to = next((v for v in versions if v.is_of(record) and ABANDONED not in v.tags), None)
+        fit = (v for v in versions if v.is_of(record) and ABANDONED not in v.tags)
+        to = next((v for v in fit if v.tags.get(GATE, PASSED) == PASSED), None)
         if to is None:
             return None
         left = [v.number for v in versions if v.number > to.number and ABANDONED not in v.tags]

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 
+class _RunsAlready(SettingsError):  # noqa: N818 - a state, not a mistake
+    """The release that is to be brought back is the one that runs."""
+
+    def __init__(self, environment: str, record: ReleaseRecord) -> None:
+        super().__init__(f"{environment} runs release {record.release} already; name an earlier one with --to")
+        self.record = record
+
+
 @dataclass(frozen=True)
 class Move:
     """What a command did to an environment.
@@ -56,7 +64,9 @@ class Move:
         }
 
 
-def rollback(settings: Settings, environment: str, to: str | None, reason: str, by: str, say: Say) -> Move:
+def rollback(
+    settings: Settings, environment: str, to: str | None, reason: str, by: str, say: Say, *, again: bool = False
+) -> Move:
     """Bring back an earlier release in one commit, and hold automatic ones.
 
     Args:
@@ -66,6 +76,7 @@ def rollback(settings: Settings, environment: str, to: str | None, reason: str, 
         reason: why; stays in the hold.
         by: who says so.
         say: told of races.
+        again: that the release runs already is no mistake: something else is to be finished.
 
     Raises:
         FlopsError: there is no such release, or the config repository cannot be changed.
@@ -81,7 +92,7 @@ def rollback(settings: Settings, environment: str, to: str | None, reason: str, 
                 "which one to bring back: --to"
             )
         if target.release == left and _runs(repo, environment, target):
-            raise SettingsError(f"{environment} runs release {target.release} already; name an earlier one with --to")
+            raise _RunsAlready(environment, target)
         done[:] = [(left, target)]
         hold = Hold(reason, by, datetime.now(UTC).isoformat(timespec="seconds"), left)
         files = {**repo.with_release(environment, target), hold_file(environment): hold.to_json()}
@@ -91,8 +102,14 @@ def rollback(settings: Settings, environment: str, to: str | None, reason: str, 
             {**_trailers(target, by), "Rolled-Back": left},
         )
 
-    with ConfigRepo.open(settings, history=True) as repo:
-        commit = repo.publish(make, say=say)
+    try:
+        with ConfigRepo.open(settings, history=True) as repo:
+            commit = repo.publish(make, say=say)
+    except _RunsAlready as error:
+        if not again:
+            raise
+        line = f"{environment} runs release {error.record.release} already"
+        return Move("unchanged", line, environment, error.record)
     ((left, target),) = done
     line = (
         f"{environment} runs release {target.release} again, and not {left}; automatic releases are held "
@@ -139,9 +156,8 @@ def restore_model(
         with connect(settings.tracking, variables) as registry:
             found = registry.restore(model, move.record, reason)
     except FlopsError as error:
-        raise FlopsError(
-            f"{move.line}; but the model stays as it is: {error}; 'flops models rollback' does it later"
-        ) from error
+        again = f"flops rollback {move.environment} --to {move.record.release} --with-model"
+        raise FlopsError(f"{move.line}; but the model stays as it is: {error}; '{again}' does it later") from error
     return found or (None, [])
 
 

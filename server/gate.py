@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 LOSS = "loss"
 """What can be judged besides the task's metrics; lower is better."""
 
-GATE, PASSED = "gate", "passed"
-"""The tag that holds what the gate said, and what it says where it opens."""
-
 MEASURED_BY = "measured_by"
 """The tag that says how many hospitals measured a version when it was made."""
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl.errors import FlopsError, SettingsError
-from fl.protocol import ABANDONED, CHAMPION
-from server.gate import GATE, PASSED
+from fl.protocol import ABANDONED, CHAMPION, GATE, PASSED
 from server.lineage import FILE, Lineage, read_lineage
 from server.registry_names import default_uri, embedded_database, public_uri
 
@@ -110,9 +109,13 @@ def lineage(registry: Registry, version: ModelVersion) -> Lineage:
     """
     where = f"model {version.name} version {version.version}"
     text = registry.text(version, FILE)
-    if text is not None:
-        return read_lineage(text, where)
     tags = version.tags
+    if text is not None:
+        found = read_lineage(text, where)
+        said = tags.get(GATE, PASSED)
+        if found.gate.get("passed") and said != PASSED:  # Somebody else moved the champion after it was written.
+            return replace(found, gate={**found.gate, "passed": False, "reason": said})
+        return found
     number = tags.get("parent", "")
     rounds = tags.get("rounds", "")
     return Lineage(
@@ -197,7 +200,8 @@ def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: s
         AliasMoved: somebody else moved the champion meanwhile.
         FlopsError: there is none to go back to, or the registry failed.
     """
-    versions, champion = registry.versions(model), registry.aliased(model, CHAMPION)
+    champion = registry.aliased(model, CHAMPION)  # First: who moves it after this look is noticed.
+    versions = registry.versions(model)
     if to is None:
         if champion is None:
             raise FlopsError(f"model {model} has no {CHAMPION} to go back from; name a version: --to")
@@ -212,7 +216,17 @@ def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: s
     left = [v for v in versions if v.version > to.version and not v.abandoned]
     for version in left:
         registry.abandon(version, reason)
-    registry.move_alias(to, CHAMPION, 0 if champion is None else champion.version)
+    try:
+        registry.move_alias(to, CHAMPION, 0 if champion is None else champion.version)
+        # A job that was under way may have registered meanwhile what was trained from a version taken back just now.
+        known = {version.version for version in versions}
+        late = [v for v in registry.versions(model) if v.version not in known and not v.abandoned]
+        for version in late:
+            registry.abandon(version, reason)
+    except FlopsError as error:
+        told = f"{error}; what came after version {to.version} is taken back already; finish with --to {to.version}"
+        raise type(error)(told) from error
+    left += late
     return to, [version.version for version in left]
 
 

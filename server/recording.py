@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
-from fl.protocol import CHAMPION, this_release
-from server.gate import GATE, MEASURED_BY, PASSED, STAYS, Opponent, judge
+from fl.protocol import CHAMPION, GATE, PASSED, this_release
+from server.gate import MEASURED_BY, STAYS, Opponent, judge
 from server.lineage import FILE, lineage_of
 from server.metrics import round_metrics
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fl.model import ModelState
-    from fl.tasks.base import Task
     from server.gate import Verdict
     from server.job import Progress
     from server.registry import ModelVersion, Registry
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 OPEN_SECONDS = 20.0
 """How long a registry that does not answer is tried again at the start of a job."""
+
+FETCHING = "champion"
+"""The name of the thread that fetches the champion, which may hang when the job is over."""
 
 _log = logging.getLogger("flops.server")
 
@@ -92,23 +95,36 @@ class Recorder:
         """
         if self._settings.gate is None:
             return None
-        try:
-            found = _insist(self._find_champion, lambda: OPEN_SECONDS)
-            self._opponent = _opponent(found)
-            if found is None:
-                return None
-            loaded: tuple[Task, ModelState] = _insist(lambda: self._registry.load(found), lambda: OPEN_SECONDS)
-        except FlopsError as error:
-            self._opponent = replace(self._opponent or Opponent(), problem=str(error))
-            return None
-        task, state = loaded
+        found: list[Opponent] = [Opponent()]
+        loaded: list[ModelState] = []
+
+        def fetch() -> None:
+            try:
+                self._fetch_champion(found, loaded)
+            except Exception as error:  # Whatever is stored there.
+                _log.debug("the champion could not be fetched", exc_info=True)
+                told = str(error) if isinstance(error, FlopsError) else f"{type(error).__name__}: {error}"
+                found.append(replace(found[-1], problem=" ".join(told.split())))
+
+        # In a thread: a registry that accepts connections and never answers would hold the round.
+        thread = threading.Thread(target=fetch, daemon=True, name=FETCHING)
+        thread.start()
+        thread.join(OPEN_SECONDS)
+        late = f"the registry did not give it within {OPEN_SECONDS:g} s"
+        self._opponent = replace(found[-1], problem=late) if thread.is_alive() else found[-1]
+        return loaded[0] if loaded and not self._opponent.problem else None
+
+    def _fetch_champion(self, found: list[Opponent], loaded: list[ModelState]) -> None:
+        version = self._find_champion()
+        found.append(_opponent(version))
+        if version is None:
+            return
+        task, state = self._registry.load(version)
         if json.dumps(task.reference) != json.dumps(self._settings.task.reference):
-            self._opponent = replace(self._opponent, problem="it is of another task or schema")
-            return None
+            raise FlopsError("it is of another task or schema")
         if self._signature and state.signature != self._signature:
-            self._opponent = replace(self._opponent, problem="its model has other arrays")
-            return None
-        return state
+            raise FlopsError("its model has other arrays")
+        loaded.append(state)
 
     def _find_champion(self) -> ModelVersion | None:
         return self._registry.aliased(self._settings.model, CHAMPION)
@@ -184,7 +200,9 @@ class Recorder:
 
     def _tags(self, progress: Progress, verdict: Verdict | None) -> dict[str, str]:
         settings = self._settings
-        measured = sum(bool(found.examples) for found in progress.history[-1].sites.values())
+        # Where it was compared, those count who decided: so many must decide again.
+        compared = len(verdict.hospitals) if verdict is not None else 0
+        measured = compared or sum(bool(found.examples) for found in progress.history[-1].sites.values())
         tags = {
             "strategy": settings.spec.name,
             "seed": str(settings.seed),

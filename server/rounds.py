@@ -107,8 +107,7 @@ class Federation:
             state = self._aggregate(number, aggregation)
             trained = time.perf_counter()
             # 5. How good it is on what each hospital held out; at the end beside the model that is served now.
-            champion = self.champion() if number == self.plan.rounds else None
-            measured = self._evaluate(grid, number, state, champion)
+            measured = self._evaluate(grid, number, state, self.champion() if number == self.plan.rounds else None)
             sites = {name: found for name, (found, _) in measured.items()}
             self.state = state
             self.observer.round_done(
@@ -331,13 +330,19 @@ class Federation:
         asked = [node for node in self._sites if node not in self._silent]
         requests = [Message(content, dst_node_id=node, message_type=messages.EVALUATE) for node in asked]
 
-        def read(reply: Message) -> tuple[Evaluation, Evaluation | None]:
-            if not self.plan.tolerant:
-                return messages.read_evaluation(reply), self._compared(reply)
-            most = self._sites[reply.metadata.src_node_id].holdout
-            return check_evaluation(reply, self.plan.task, most), self._compared(reply)
+        compares = champion is not None
 
-        found = dict(self._replies(grid, requests, step, read, self.plan.timeout))
+        def read(reply: Message) -> tuple[Evaluation, Evaluation | None]:
+            compared = self._compared(reply) if compares else None
+            if not self.plan.tolerant:
+                return messages.read_evaluation(reply), compared
+            most = self._sites[reply.metadata.src_node_id].holdout
+            return check_evaluation(reply, self.plan.task, most), compared
+
+        # Two models take twice the time to be measured; the grid has them now, and here they need not stay.
+        seconds = self.plan.timeout if champion is None else 2 * self.plan.timeout
+        del champion, beside, content
+        found = dict(self._replies(grid, requests, step, read, seconds))
         if self.plan.tolerant and not found:
             raise FlopsError(f"{step}: no hospital gave a usable answer")
         for node, (evaluation, _) in found.items():
@@ -347,15 +352,17 @@ class Federation:
 
     def _compared(self, reply: Message) -> Evaluation | None:
         """Return what a hospital measured of the served model; None where it did not, or cannot have."""
-        if messages.CHAMPION + messages.METRICS not in reply.content:
-            return None
-        most = self._sites[reply.metadata.src_node_id].holdout
+        node = reply.metadata.src_node_id
+        reason = "its client may be of an older release"
         try:
-            found = check_evaluation(reply, self.plan.task, most, messages.CHAMPION)
-        except Exception:  # That hospital compares nothing then; what it measured of the candidate counts.
+            if messages.CHAMPION + messages.METRICS in reply.content:
+                found = check_evaluation(reply, self.plan.task, self._sites[node].holdout, messages.CHAMPION)
+                return found if found.examples else None
+        except Exception as error:  # That hospital compares nothing then; what it measured of the candidate counts.
             _log.debug("a comparison could not be read", exc_info=True)
-            return None
-        return found if found.examples else None
+            reason = f"it {error}" if isinstance(error, Rejected) else type(error).__name__
+        _log.warning("%s did not measure the champion: %s", self._name(node), reason)
+        return None
 
     def _replies(
         self, grid: Grid, requests: Sequence[Message], step: str, read: Callable[[Message], _Found], seconds: float

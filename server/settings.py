@@ -76,6 +76,7 @@ class FederationSettings:
             "join_timeout": self.join_timeout,
             "round_deadline": self.round_deadline,
             "norm_ratio": self.norm_ratio,
+            **({f"gate_{name}": value for name, value in asdict(self.gate).items()} if self.gate else {}),
         }
 
 
@@ -217,6 +218,11 @@ def check_list(settings: FederationSettings, config: Path, place: Place, listed:
     Raises:
         SettingsError: no job could ever begin.
     """
+    if settings.gate is not None and listed < settings.gate.hospitals:
+        raise SettingsError(
+            f"{config}: gate.min_hospitals: {settings.gate.hospitals}, and the allow-list {place.hospitals} holds "
+            f"{count(listed, 'key')}; no version could ever pass: lower it, or list more hospitals"
+        )
     if listed < settings.min_hospitals:
         raise SettingsError(
             f"{config}: min_hospitals: {settings.min_hospitals}, and the allow-list {place.hospitals} holds "

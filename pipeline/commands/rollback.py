@@ -54,7 +54,7 @@ def rollback(
         from pipeline.moves import check_model, restore_model
 
         model = check_model(settings, name, os.environ)
-    move = roll_back(settings, name, to, reason, who(), sayer())
+    move = roll_back(settings, name, to, reason, who(), sayer(), again=with_model)
     told, line = move.as_dict(), move.line
     if with_model:
         version, left = restore_model(settings, move, model, reason, os.environ)

@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
-from fl.protocol import ABANDONED
-from server.gate import GATE, PASSED
+from fl.protocol import ABANDONED, GATE, PASSED
 from server.models import lineage
 from server.serving.overview import MOST_VERSIONS, Absent, Entry, Hospital, Overview, State
 

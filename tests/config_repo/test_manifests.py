@@ -192,7 +192,8 @@ def test_a_job_is_over_before_the_next_one_is_due(environment: str) -> None:
     assert deadline + pod([job])["terminationGracePeriodSeconds"] < period
     assert 10 < spec["startingDeadlineSeconds"] < period
     told = tomllib.loads((ROOT / environment / "federation.toml").read_text())
-    assert told["join_timeout"] + told["rounds"] * 2 * told["round_deadline"] < deadline
+    comparing = 20 + told["round_deadline"]  # The champion is fetched, and measured beside the last round's model.
+    assert told["join_timeout"] + told["rounds"] * 2 * told["round_deadline"] + comparing < deadline
 
 
 def test_environments_share_neither_a_model_nor_a_port() -> None:
