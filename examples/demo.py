@@ -134,11 +134,18 @@ class Demo:
 
     def remove_images(self) -> None:
         """Remove what was built; what all releases share goes with the last of them."""
-        for image in self.engine.images.list(name=f"{self.environment['DOCKER_REGISTRY']}/demo/*"):
-            try:
-                self.engine.images.remove(image.id, force=True)
-            except docker.errors.APIError as error:
-                print(f"  image {image.short_id} stays: {error.explanation}", flush=True)
+        name, said = f"{self.environment['DOCKER_REGISTRY']}/demo/*", ""
+        for _ in range(10):  # One that a container had until just now may need a moment.
+            there = self.engine.images.list(name=name)
+            if not there:
+                return
+            for image in there:
+                try:
+                    self.engine.images.remove(image.id, force=True)
+                except docker.errors.APIError as error:
+                    said = f"  image {image.short_id} stays: {error.explanation}"
+            time.sleep(1)
+        print(said, flush=True)
 
     def up(self) -> None:
         """Start the loop; what it says is shown as it comes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import time
 import uuid
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ _OWNER, _NAME = f"{LABEL}.owner", f"{LABEL}.name"
 
 _LEFT_OVER = timedelta(hours=24)
 """After so long, what runs of other machines made on this engine counts as left over."""
+
+_CLOSING_SECONDS = 10.0
+"""How long it is tried to remove everything at the end; the next run removes what is left."""
 
 _STRICT: dict[str, Any] = {
     "read_only": True,
@@ -135,14 +139,26 @@ class Sandbox:
         return found
 
     def close(self) -> None:
-        """Remove all of it."""
-        for container in self._containers.values():
+        """Remove all of it.
+
+        The engine is asked what there is: a container that was being created when somebody interrupted is not known
+        here, and may come a moment later.
+        """
+        ours = {"filters": {"label": f"{_NAME}={self.name}"}}
+        end = time.monotonic() + _CLOSING_SECONDS
+        while True:
             with contextlib.suppress(*ENGINE_ERRORS):
-                container.remove(force=True)
-        with contextlib.suppress(*ENGINE_ERRORS):
-            self.client.networks.get(self.name).remove()
-        with contextlib.suppress(*ENGINE_ERRORS):
-            self.client.volumes.get(self.name).remove(force=True)
+                for container in self.client.containers.list(all=True, ignore_removed=True, **ours):
+                    with contextlib.suppress(*ENGINE_ERRORS):
+                        container.remove(force=True)
+                for thing in (*self.client.networks.list(**ours), *self.client.volumes.list(**ours)):
+                    with contextlib.suppress(*ENGINE_ERRORS):
+                        thing.remove()
+                if not self.client.volumes.list(**ours):
+                    return
+            if time.monotonic() > end:
+                return
+            time.sleep(0.2)
 
 
 @contextmanager

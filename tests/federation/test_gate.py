@@ -17,8 +17,8 @@ def test_a_worse_model_is_registered_and_not_served(crowd, registry):
     assert (first.code, first.json["champion"]) == (0, True), first.log
     better = crowd.run_job(registry, NAMES, "", min_hospitals=4, rounds=3, gate=rule)
     assert (better.code, better.json["champion"]) == (0, True), better.log
-    # Hospitals that learn far too fast make a model that is worse.
-    broken = {"lr": 4.0, "momentum": 0.0}
+    # Hospitals that let the weights fade make a model that knows nothing.
+    broken = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.9}
     worse = crowd.run_job(registry, NAMES, "", min_hospitals=4, norm_ratio=1e9, gate=rule, training=broken)
     assert worse.code == 0, worse.log
     assert (worse.json["outcome"], worse.json["version"], worse.json["champion"]) == ("registered", 3, False)
@@ -44,7 +44,7 @@ def test_one_hospital_that_loses_keeps_the_gate_closed(crowd, registry):
     assert registry.rows(CHAMPION) == []
     rule["min_hospitals"] = 4
     assert crowd.run_job(registry, NAMES, "", min_hospitals=4, rounds=3, gate=rule).json["champion"] is True
-    worse = {"lr": 3.0, "momentum": 0.0}
+    worse = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.9}
     closed = crowd.run_job(registry, NAMES, "", min_hospitals=4, norm_ratio=1e9, gate=rule, training=worse)
     assert closed.json["reason"].startswith("gate: at ")
     assert ", and may not be worse; it does not become the champion" in closed.json["reason"]

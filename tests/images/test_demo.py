@@ -53,6 +53,10 @@ def left(engine: DockerClient, folder: Path) -> list[str]:
     found = [c.name for c in engine.containers.list(all=True, filters={"label": "io.flops.up"})]
     found += [tag for image in engine.images.list() for tag in image.tags if "/demo/" in tag]
     found += [volume.name for volume in engine.volumes.list(filters={"label": "io.flops.up"})]
+    sandboxes = {"filters": {"label": "io.flops.sandbox"}}
+    things = [(c.name, c.labels) for c in engine.containers.list(all=True, **sandboxes)]
+    things += [(v.name, v.attrs["Labels"]) for v in engine.volumes.list(**sandboxes)]
+    found += [name for name, labels in things if str(folder) in labels.get("io.flops.sandbox.owner", "")]
     return [*found, *(str(path) for path in folder.glob("flops-demo*"))]
 
 
@@ -89,4 +93,4 @@ def test_ctrl_c_leaves_nothing_either(
     demo.send_signal(signal.SIGINT)
     said = demo.stdout.read()
     assert demo.wait() == 130, said
-    assert not set(left(docker_client, tmp_path)) - set(before)
+    assert not set(left(docker_client, tmp_path)) - set(before), said
