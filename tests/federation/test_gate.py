@@ -12,16 +12,23 @@ CHAMPION = "select alias, version from registered_model_aliases"
 
 
 def test_a_worse_model_is_registered_and_not_served(crowd, registry):
+    learning = {"local_epochs": 6}
     rule = {"metric": "accuracy", "allowed_loss": 0.05, "allowed_hospital_loss": 0.2, "min_hospitals": 4}
-    first = crowd.run_job(registry, NAMES, "", min_hospitals=4, rounds=3, gate=rule)
+    first = crowd.run_job(registry, NAMES, "", min_hospitals=4, gate=rule)
     assert (first.code, first.json["champion"]) == (0, True), first.log
-    better = crowd.run_job(registry, NAMES, "", min_hospitals=4, rounds=3, gate=rule)
+    better = crowd.run_job(
+        registry, NAMES, "", min_hospitals=4, rounds=10, gate={**rule, "allowed_hospital_loss": 1}, training=learning
+    )
     assert (better.code, better.json["champion"]) == (0, True), better.log
+    assert better.json["metrics"]["accuracy"] > 0.5
     # Hospitals that let the weights fade make a model that knows nothing.
     broken = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.9}
     worse = crowd.run_job(registry, NAMES, "", min_hospitals=4, norm_ratio=1e9, gate=rule, training=broken)
     assert worse.code == 0, worse.log
-    assert (worse.json["outcome"], worse.json["version"], worse.json["champion"]) == ("registered", 3, False)
+    assert (worse.json["outcome"], worse.json["version"], worse.json["champion"]) == ("registered", 3, False), (
+        worse.log,
+        worse.out,
+    )
     assert worse.json["reason"].startswith("gate: accuracy 0.")
     assert "of the champion (version 2), and may be worse by at most 0.05" in worse.json["reason"]
     assert registry.tags(3)["gate"] == worse.json["reason"]
@@ -38,12 +45,20 @@ def test_a_worse_model_is_registered_and_not_served(crowd, registry):
 
 def test_one_hospital_that_loses_keeps_the_gate_closed(crowd, registry):
     rule = {"metric": "loss", "allowed_loss": 100.0, "allowed_hospital_loss": 0.0, "min_hospitals": 5}
-    first = crowd.run_job(registry, NAMES, "", min_hospitals=4, gate=rule)
+    never = crowd.run_job(registry, NAMES, "", min_hospitals=4, gate=rule)
+    assert (never.code, never.json["outcome"]) == (2, "misconfigured")
+    assert "gate.min_hospitals: 5, and the allow-list" in never.json["reason"]
+    first = crowd.run_job(registry, [*NAMES, "late"], "", min_hospitals=4, join_grace=0.1, gate=rule)
     assert (first.code, first.json["champion"]) == (0, False), first.log
     assert "gate: 4 hospitals measured it, 5 are needed" in first.json["reason"]
     assert registry.rows(CHAMPION) == []
     rule["min_hospitals"] = 4
-    assert crowd.run_job(registry, NAMES, "", min_hospitals=4, rounds=3, gate=rule).json["champion"] is True
+    assert (
+        crowd.run_job(registry, NAMES, "", min_hospitals=4, rounds=10, gate=rule, training={"local_epochs": 6}).json[
+            "champion"
+        ]
+        is True
+    )
     worse = {"lr": 1.0, "momentum": 0.0, "weight_decay": 0.9}
     closed = crowd.run_job(registry, NAMES, "", min_hospitals=4, norm_ratio=1e9, gate=rule, training=worse)
     assert closed.json["reason"].startswith("gate: at ")
