@@ -11,6 +11,7 @@ import fcntl
 import importlib.metadata
 import logging
 import os
+import re
 import tempfile
 import time
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ _BUNDLE = "data/bundle"
 
 _NEEDED = ("numpy", "pandas", "pyarrow", "safetensors", "torch")
 """What a stored model needs besides FLOps."""
+
+_ACCOUNT = re.compile(r"(\w+://)[^/\s@]*@")
+_QUERY = re.compile(r"(\w+://[^\s?]*)\?\S+")
+"""What of a URL is a secret: the account, and a query, which may be a signature."""
 
 _SETTLE_SECONDS = 0.5
 """How long after a move it is looked whether it stayed."""
@@ -534,7 +539,8 @@ def _version(found: Any) -> ModelVersion:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause in one line, without addresses of objects."""
+    """Return the innermost cause in one line, without addresses of objects, accounts and signatures in URLs."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300].rstrip(".")
+    text = _QUERY.sub(r"\1?…", _ACCOUNT.sub(r"\1", " ".join(str(error).split())))
+    return f"{type(error).__name__}: {text}"[:300].rstrip(".")

@@ -269,6 +269,8 @@ def check_header(path: Path, header: list[str], schema: TableSchema) -> None:
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, list | dict | tuple):
+        return f"a {type(value).__name__}"  # Never what is in it, which may be deeper than Python can tell.
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # Tools that know no missing whole number write 1 as 1.0.
     return str(value).strip()

@@ -32,7 +32,7 @@ class Ahead:
     def __init__(self, model: str, alias: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="flops-serve-")
         self._process = subprocess.Popen(  # noqa: S603 - this Python
-            [sys.executable, "-m", __name__, model, alias, self._folder.name],
+            [sys.executable, "-P", "-m", __name__, model, alias, self._folder.name],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -84,7 +84,7 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
         note = note_of(request.scope)
 
         def work() -> tuple[bytes, int]:
-            encoded = read(parse(body), served.predictor.task.schema)
+            encoded = read(parse(body, nan=tell is answers.records), served.predictor.task.schema)
             return orjson.dumps(tell(served, encoded)), len(encoded)
 
         try:

@@ -91,7 +91,9 @@ class Champion:
                     f"model {self.model} has no {self.alias} yet: a job of the global server makes one, once its "
                     "gate lets it pass"
                 )
-            return  # An alias that was taken away is no reason to answer nobody.
+            # An alias that was taken away is no reason to answer nobody, and is told.
+            there = self.served.version.version
+            raise FlopsError(f"model {self.model} has no {self.alias} any more; version {there} goes on answering")
         if self.served is not None and self.served.version.version == found.version:
             self.failed = None
             return

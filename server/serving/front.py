@@ -69,7 +69,7 @@ def _template(scope: Scope) -> str:
     if route is not None:
         return str(route.path)
     # A route without FastAPI's own machinery, which here is one without parameters: its path is the request's.
-    return str(scope["path"]) if "endpoint" in scope else "other"
+    return str(scope["path"]).rstrip("\n") if "endpoint" in scope else "other"
 
 
 def _request_id(scope: Scope) -> str:

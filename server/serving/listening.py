@@ -104,6 +104,11 @@ class _Patient(HttpToolsProtocol):
         self._head = 0
         self._wait(self.head_seconds)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes behind a chunked body nobody reads, and it would be kept without any limit.
+        if self._head is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._head = None
         self._wait(self.whole_seconds)

@@ -309,3 +309,19 @@ def test_which_model_is_meant_is_said_or_clear(flops: Callable[..., Ended], here
         port = taken.getsockname()[1]
         ended = flops("server", "serve", "--model", "one", "--host", "127.0.0.1", "--port", port)
     assert (ended.code, f"port {port} on 127.0.0.1 cannot be opened" in ended.line) == (1, True)
+
+
+def test_a_champion_that_is_gone_is_told_and_goes_on(registry: Registry, serve: Serve) -> None:
+    register(registry, DIGITS)
+    api = serve(Champion(MODEL, CHAMPION, 0.05))
+    until(lambda: api.get("/health/ready").status_code == 200)
+    registry._client.delete_registered_model_alias(MODEL, CHAMPION)
+    until(lambda: "no champion any more; version 1 goes on" in api.get("/health/ready").json()["problem"])
+    assert api.post("/predict", json=BODY).json()["version"] == 1
+
+
+def test_an_account_in_an_address_is_not_told() -> None:
+    from server.registry import _reason
+
+    said = "403 Client Error: Forbidden for url: https://ward:s3cret@mlflow.example.org/a/b?X-Amz-Signature=abc"
+    assert _reason(ValueError(said)).endswith("url: https://mlflow.example.org/a/b?…")

@@ -270,3 +270,16 @@ def test_bodies_that_are_together_too_large_are_not_held(serve: Serve, monkeypat
         thread.join()
     assert sorted(statuses) == [200, 200, 503, 503, 503]
     assert api.post("/predict", content=body, headers=JSON).status_code == 200  # All was given back.
+
+
+def test_what_comes_behind_a_chunked_body_is_not_kept(impatient: httpx.Client) -> None:
+    with connect(impatient) as connection:
+        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n")
+        connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+        connection.sendall(b"x-api-key: late\r\n" * 20_000 + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 422")
+
+
+def test_a_path_with_a_line_end_makes_no_line_and_no_series(impatient: httpx.Client) -> None:
+    impatient.post("/predict%0a", json={})
+    assert "predict\\n" not in impatient.get("/metrics").text

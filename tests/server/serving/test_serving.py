@@ -240,3 +240,23 @@ def test_an_example_fits_whatever_the_limits_are() -> None:
     for low, high in ((None, None), (5.0, None), (None, -5.0), (0.1, 0.2), (-7.0, -7.0)):
         schema = TableSchema((Column("x", "numeric", min=low, max=high),), "y", ("a", "b"))
         assert np.isfinite(encode(example(schema), schema, 1)).all()
+
+
+def test_a_data_frame_with_gaps_comes_as_mlflows_clients_send_it(serve: Serve) -> None:
+    api = serve(standing(tabular_task(MIXED)))
+    split = '{"dataframe_split": {"columns": ["age", "sex", "weight"], "data": [[50, "f", %s], [50, "m", 70]]}}'
+    for cell, status in (("NaN", 200), ("null", 200), ("Infinity", 400), ("-Infinity", 400), ("1e400", 400)):
+        answer = api.post("/invocations", content=split % cell, headers={"content-type": "application/json"})
+        assert (answer.status_code, cell) == (status, cell), answer.text
+    answer = api.post("/predict", content='{"inputs": {"weight": NaN}}', headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("column", ["age", "sex"])
+@pytest.mark.parametrize(("opens", "closes"), [("[", "]"), ('{"a":', "}")])
+def test_cells_of_a_thousand_levels_are_refused(serve: Serve, column: str, opens: str, closes: str) -> None:
+    api = serve(standing(tabular_task(MIXED)))
+    for levels in (10, 900, 1000, 1015):
+        body = f'{{"inputs": {{"{column}": {opens * levels}1{closes * levels}}}}}'
+        answer = api.post("/predict", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 422), (levels, answer.text)
