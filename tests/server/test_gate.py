@@ -121,9 +121,7 @@ def test_a_worse_candidate_stays_and_says_why(job, flops):
     assert job(0.9)[1:] == (True, "")
     made, moved, reason = job(0.8, champion=0.9)
     assert (made.version, moved, champion()) == (2, False, 1)
-    assert reason.startswith(
-        "gate: accuracy 0.8000 against 0.9000 of the champion (version 1), and may not be worse"
-    )
+    assert reason.startswith("gate: accuracy 0.8000 against 0.9000 of the champion (version 1), and may not be worse")
     assert job(0.95, champion=0.9)[1:] == (True, "")
     assert champion() == 3
 
