@@ -16,7 +16,7 @@ from pipeline.engine import ENGINE_ERRORS, ENGINE_TIMEOUTS
 from pipeline.locks import gone, held, state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pipeline.engine import Container, DockerClient
@@ -144,17 +144,12 @@ class Sandbox:
         The engine is asked what there is: a container that was being created when somebody interrupted is not known
         here, and may come a moment later.
         """
-        ours = {"filters": {"label": f"{_NAME}={self.name}"}}
+        label = f"{_NAME}={self.name}"
         end = time.monotonic() + _CLOSING_SECONDS
         while True:
             with contextlib.suppress(*ENGINE_ERRORS):
-                for container in self.client.containers.list(all=True, ignore_removed=True, **ours):
-                    with contextlib.suppress(*ENGINE_ERRORS):
-                        container.remove(force=True)
-                for thing in (*self.client.networks.list(**ours), *self.client.volumes.list(**ours)):
-                    with contextlib.suppress(*ENGINE_ERRORS):
-                        thing.remove()
-                if not self.client.volumes.list(**ours):
+                _remove(self.client, label, lambda _: True)
+                if not self.client.volumes.list(filters={"label": label}):
                     return
             if time.monotonic() > end:
                 return
@@ -180,8 +175,7 @@ def sandbox(client: DockerClient) -> Iterator[Sandbox]:
 
 
 def _sweep(client: DockerClient, owner: str, folder: Path) -> None:
-    """Remove what nobody works with any more; others may be removing theirs at the same time."""
-    ours = {"filters": {"label": LABEL}}
+    """Remove what nobody works with any more."""
     before = datetime.now(UTC) - _LEFT_OVER
 
     def left(labels: Mapping[str, str] | None) -> bool:
@@ -194,11 +188,17 @@ def _sweep(client: DockerClient, owner: str, folder: Path) -> None:
             return False
 
     with contextlib.suppress(*ENGINE_ERRORS):
-        for container in client.containers.list(all=True, ignore_removed=True, **ours):
-            if left(container.labels):
-                with contextlib.suppress(*ENGINE_ERRORS):
-                    container.remove(force=True)
-        for thing in (*client.networks.list(**ours), *client.volumes.list(**ours)):
-            if left(thing.attrs.get("Labels")):
-                with contextlib.suppress(*ENGINE_ERRORS):
-                    thing.remove()
+        _remove(client, LABEL, left)
+
+
+def _remove(client: DockerClient, label: str, chosen: Callable[[Mapping[str, str] | None], bool]) -> None:
+    """Remove what has a label and is chosen by its labels; others may be removing it at the same time."""
+    ours = {"filters": {"label": label}}
+    for container in client.containers.list(all=True, ignore_removed=True, **ours):
+        if chosen(container.labels):
+            with contextlib.suppress(*ENGINE_ERRORS):
+                container.remove(force=True)
+    for thing in (*client.networks.list(**ours), *client.volumes.list(**ours)):
+        if chosen(thing.attrs.get("Labels")):
+            with contextlib.suppress(*ENGINE_ERRORS):
+                thing.remove()

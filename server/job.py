@@ -18,7 +18,7 @@ from fl.errors import FlopsError, SettingsError, interruption
 from fl.protocol import contract_entries, this_contract
 from server.outcome import FAILED, REGISTERED, SKIPPED, Outcome
 from server.plan import Joining, Plan, job_seed
-from server.records import LeftOut, TooFewHospitals
+from server.records import LeftOut, TooFewHospitals, contributions
 from server.rounds import Federation
 
 if TYPE_CHECKING:
@@ -94,15 +94,11 @@ class Progress:
 
     def hospitals(self) -> dict[str, dict[str, Any]]:
         """Return who took part: examples and rounds."""
-        found: dict[str, dict[str, Any]] = {}
-        for record in self.history:
-            for name, examples in record.examples.items():
-                told = found.setdefault(name, {"examples": examples, "rounds": 0})
-                told["examples"], told["rounds"] = examples, told["rounds"] + 1
+        found = contributions(self.history)
         for site in self.sites:
             if site.name in found and site.contract is not None:
                 found[site.name]["release"] = str(site.contract.release)
-        return dict(sorted(found.items()))
+        return found
 
     def left_out_rows(self) -> tuple[dict[str, Any], ...]:
         """Return whom steps went on without."""

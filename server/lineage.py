@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fl.training import Evaluation
     from server.gate import Verdict
     from server.job import Progress
+    from server.records import RoundRecord
     from server.registry import ModelVersion
     from server.settings import FederationSettings
 
@@ -134,13 +135,6 @@ def lineage_of(
         raise ValueError("there is no complete round")
     release, last = this_release(), progress.history[-1]
     named = os.environ.get("FLOPS_IMAGE", "").partition("@")[0]
-    hospitals = {
-        name: {
-            **told,
-            **({"metrics": measured(last.sites[name])} if name in last.sites and last.sites[name].examples else {}),
-        }
-        for name, told in progress.hospitals().items()
-    }
     return Lineage(
         model=settings.model,
         task=settings.task_name,
@@ -153,14 +147,22 @@ def lineage_of(
         config_commit=os.environ.get("FLOPS_CONFIG_COMMIT", ""),
         rounds=len(progress.history),
         settings={name: str(value) for name, value in settings.as_parameters().items()},
-        hospitals=hospitals,
+        hospitals=with_metrics(progress.hospitals(), last),
         left_out=progress.left_out_rows(),
-        metrics=measured(last.evaluation) if last.evaluation.examples else {},
+        metrics=measured(last.evaluation),
         gate=verdict.as_dict() if verdict is not None else {},
         seconds=round(progress.seconds(), 3),
     )
 
 
+def with_metrics(hospitals: Mapping[str, Mapping[str, Any]], last: RoundRecord) -> dict[str, dict[str, Any]]:
+    """Return who contributed with what the last round's model measured on each one's hold-out data."""
+    found = {name: measured(last.sites[name]) if name in last.sites else {} for name in hospitals}
+    return {name: {**told, **({"metrics": found[name]} if found[name] else {})} for name, told in hospitals.items()}
+
+
 def measured(evaluation: Evaluation) -> dict[str, float]:
-    """Return an evaluation's loss and metrics as a lineage holds them."""
+    """Return an evaluation's loss and metrics as a lineage holds them; nothing where there were no examples."""
+    if not evaluation.examples:
+        return {}
     return {name: round(float(value), 6) for name, value in {"loss": evaluation.loss, **evaluation.metrics}.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fl.errors import FlopsError
 from fl.training import Evaluation
@@ -74,6 +74,16 @@ class Observer(Protocol):
 
     def round_done(self, record: RoundRecord) -> None:
         """A round is complete."""
+
+
+def contributions(history: Iterable[RoundRecord]) -> dict[str, dict[str, Any]]:
+    """Return who trained, by name: on how many examples the last time, and in how many rounds."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in history:
+        for name, examples in record.examples.items():
+            told = found.setdefault(name, {"examples": examples, "rounds": 0})
+            told["examples"], told["rounds"] = examples, told["rounds"] + 1
+    return dict(sorted(found.items()))
 
 
 def pool_evaluations(evaluations: Iterable[Evaluation]) -> Evaluation:

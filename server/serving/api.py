@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from server.serving.champion import Champion, Served
     from server.serving.keys import Keys
 
-    Read = Callable[[dict[str, Any], Schema], NDArray[Any]]
+    Read = Callable[[bytes, Schema], NDArray[Any]]
     Tell = Callable[[Served, NDArray[Any]], dict[str, Any]]
 
 
@@ -84,7 +84,7 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
         note = note_of(request.scope)
 
         def work() -> tuple[bytes, int]:
-            encoded = read(parse(body, nan=tell is answers.records), served.predictor.task.schema)
+            encoded = read(body, served.predictor.task.schema)
             return orjson.dumps(tell(served, encoded)), len(encoded)
 
         try:
@@ -97,7 +97,8 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
     async def predict(request: Request) -> Response:
         return await answer(request, read_inputs, answers.predictions)
 
-    def read_inputs(body: dict[str, Any], schema: Schema) -> NDArray[Any]:
+    def read_inputs(content: bytes, schema: Schema) -> NDArray[Any]:
+        body = parse(content)
         if body.keys() != {"inputs"}:
             raise DataError('the body has one key, "inputs": an example, or a list of examples')
         try:
@@ -108,8 +109,8 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
     async def invocations(request: Request) -> Response:
         return await answer(request, read_forms, answers.records)
 
-    def read_forms(body: dict[str, Any], schema: Schema) -> NDArray[Any]:
-        return scoring.encode_forms(body, schema, limits.examples)
+    def read_forms(content: bytes, schema: Schema) -> NDArray[Any]:
+        return scoring.encode_forms(parse(content, nan=True), schema, limits.examples)
 
     # Not as FastAPI's own routes, which would look for parameters of a request that is read here, byte by byte.
     app.add_route("/predict", predict, ["POST"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,9 @@ def gather(registry: Registry, model: str, alias: str) -> Overview:
     try:
         told = lineage(registry, found[0])
     except FlopsError as error:  # One job's file that is broken or of another release hides no version.
-        return Overview(model, overview.taken, entries, overview.more, overview.job, note=str(error))
+        return replace(overview, note=str(error))
     hospitals, absent = read_hospitals(told)
-    return Overview(model, overview.taken, entries, overview.more, overview.job, hospitals, absent)
+    return replace(overview, hospitals=hospitals, absent=absent)
 
 
 def read_entry(version: ModelVersion, *, champion: bool) -> Entry:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,9 +15,10 @@ from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
 from fl.protocol import CHAMPION, this_release
 from fl.training.threads import suitable_threads, thread_count
-from server.lineage import FILE, Lineage, measured
+from server.lineage import FILE, Lineage, measured, with_metrics
 from server.metrics import hospital_metric, round_metrics
 from server.plan import cohort_size
+from server.records import contributions
 from server.simulation.compare import compare, passes
 from server.simulation.federate import make_federation, run_engine
 from server.simulation.outcome import Outcome
@@ -234,8 +234,6 @@ def _lineage(
     seconds: float,
 ) -> Lineage:
     last = history[-1]
-    rounds = Counter(name for record in history for name in record.examples)
-    examples = {name: count for record in history for name, count in record.examples.items()}
     return Lineage(
         model=settings.model_name,
         task=settings.task,
@@ -245,15 +243,8 @@ def _lineage(
         commit=this_release().commit,
         rounds=len(history),
         settings={name: str(value) for name, value in parameters.items()},
-        hospitals={
-            name: {
-                "examples": examples[name],
-                "rounds": rounds[name],
-                **({"metrics": measured(last.sites[name])} if last.sites[name].examples else {}),
-            }
-            for name in sorted(examples)
-        },
-        metrics=measured(last.evaluation) if last.evaluation.examples else {},
+        hospitals=with_metrics(contributions(history), last),
+        metrics=measured(last.evaluation),
         seconds=round(seconds, 3),
     )
 
