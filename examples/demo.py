@@ -85,17 +85,19 @@ class Demo:
     def flops(self, *words: str, code: int = 0) -> None:
         """Show a command, run it, show what it says as it comes; on Ctrl-C it is ended, and cleans up itself."""
         print(f"$ flops {shlex.join(words)}", flush=True)
-        with undisturbed():
-            process = self.start(*words)
+        process = None
         try:
+            with undisturbed():
+                process = self.start(*words)
             for line in process.stdout or ():
                 if line.strip():
                     print(f"  {line.rstrip()}", flush=True)
             process.wait()
         except BaseException:
-            with undisturbed():
-                process.terminate()
-                process.communicate()
+            if process is not None:
+                with undisturbed():
+                    process.terminate()
+                    process.communicate()
             raise
         if process.returncode != code:
             sys.exit(f"flops {words[0]} ended with exit code {process.returncode}")

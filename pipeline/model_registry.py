@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ VARIABLES = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRA
 """What a server is reached with, besides its address."""
 
 _SECONDS = 20
+_SETTLE_SECONDS = 0.5
+"""How long after the alias was moved it is looked whether it stayed."""
+
 _PAGE = 200
 
 
@@ -111,7 +115,8 @@ class RemoteRegistry:
 
         One that its gate refused was never served, and is not served now.
 
-        The alias is moved last: run again, it finishes what was interrupted.
+        The alias is moved last: run again, it finishes what was interrupted. A job that ends in the same moment may
+        move it, too, and so it is looked at once more.
 
         Args:
             model: the registered model's name.
@@ -122,7 +127,7 @@ class RemoteRegistry:
             The version's number, and those that were taken back just now; None where the release made none.
 
         Raises:
-            FlopsError: the server does not answer, or not as MLflow does.
+            FlopsError: the server does not answer, or not as MLflow does; or somebody else moved the alias meanwhile.
         """
         versions = self.versions(model)
         fit = (v for v in versions if v.is_of(record) and ABANDONED not in v.tags)
@@ -135,6 +140,12 @@ class RemoteRegistry:
             self._ask("POST", "model-versions/set-tag", json=words)
         champion = {"name": model, "alias": CHAMPION, "version": str(to.number)}
         self._ask("POST", "registered-models/alias", json=champion)
+        time.sleep(_SETTLE_SECONDS)
+        there = self._ask("GET", "registered-models/alias", params={"name": model, "alias": CHAMPION})
+        with _as_mlflow():
+            number = int(there["model_version"]["version"])
+        if number != to.number:
+            raise FlopsError(f"somebody else let {CHAMPION} name version {number} of {model} meanwhile")
         return to.number, left
 
     def _ask(self, method: str, what: str, **words: Any) -> dict[str, Any]:

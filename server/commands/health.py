@@ -1,12 +1,15 @@
-"""`flops server health`: does the job's port answer?"""
+"""`flops server health`: does the job's port answer, or the prediction API's?"""
 
 from __future__ import annotations
 
 import click
 
+_SERVING = 8000
+"""Where `flops server serve` listens unless it is told otherwise."""
+
 
 @click.command(
-    short_help="Ask the job here whether it is well.",
+    short_help="Ask the job or the prediction API here whether it is well.",
     epilog="Example: flops server health --port 8080",
 )
 @click.option(
@@ -14,19 +17,49 @@ import click
     envvar="FLOPS_PORT",
     type=click.IntRange(1, 65535),
     default=8080,
-    show_default=True,
+    show_default=f"8080, and where nobody listens there, {_SERVING}",
     show_envvar=True,
-    help="The job's port, on this machine.",
+    help="The port, on this machine.",
 )
-@click.option("--plain-text", is_flag=True, help="The job runs without TLS.")
+@click.option("--plain-text", is_flag=True, help="It runs without TLS, as the prediction API does.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def health(port: int, plain_text: bool, as_json: bool) -> int:
-    """Ask the job on this machine whether it is well; for a container's health check."""
-    import http.client
+@click.pass_context
+def health(context: click.Context, port: int, plain_text: bool, as_json: bool) -> int:
+    """Ask what runs on this machine whether it is well; for a container's health check.
+
+    A job of `flops server round` is asked at its port, with TLS. Where nobody listens there, and no port was given,
+    `flops server serve` is asked whether it lives.
+    """
     import json
-    import ssl
 
     from fl.errors import FlopsError
+
+    chosen = context.get_parameter_source("port") is click.core.ParameterSource.COMMANDLINE
+    try:
+        try:
+            status = _ask(port, "/health", plain_text=plain_text)
+        except ConnectionRefusedError:
+            if chosen or port == _SERVING:
+                raise
+            status, port = _ask(_SERVING, "/health/live", plain_text=True), _SERVING
+    except OSError as error:
+        if as_json:
+            click.echo(json.dumps({"healthy": False, "port": port}))
+        hint = "; does it run with TLS? then leave out --plain-text" if plain_text else ""
+        who = f"no job answers on port {port}" + ("" if chosen else f", and no prediction API on {_SERVING}")
+        raise FlopsError(f"{who}: {error}{hint}") from error
+    click.echo(json.dumps({"healthy": status == 200, "port": port}) if as_json else f"port {port} answers {status}")
+    return 0 if status == 200 else 1
+
+
+def _ask(port: int, path: str, *, plain_text: bool) -> int:
+    """Return the status with which a port of this machine answers.
+
+    Raises:
+        OSError: it does not.
+    """
+    import http.client
+    import ssl
 
     connection: http.client.HTTPConnection
     if plain_text:
@@ -36,14 +69,9 @@ def health(port: int, plain_text: bool, as_json: bool) -> int:
         unverified = ssl._create_unverified_context()  # noqa: S323
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=unverified)
     try:
-        connection.request("GET", "/health")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        if as_json:
-            click.echo(json.dumps({"healthy": False, "port": port}))
-        hint = "; does it run with TLS? then leave out --plain-text" if plain_text else ""
-        raise FlopsError(f"no job answers on port {port}: {error}{hint}") from error
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except http.client.HTTPException as error:
+        raise OSError(str(error) or type(error).__name__) from error
     finally:
         connection.close()
-    click.echo(json.dumps({"healthy": status == 200, "port": port}) if as_json else f"port {port} answers {status}")
-    return 0 if status == 200 else 1

@@ -80,7 +80,8 @@ def serve(context: click.Context, /, *, host: str, port: int, as_json: bool, **o
 
     MLFLOW_TRACKING_URI names the registry. Without a champion the API answers 503 and says why; a registry that goes
     away, or a version that does not load, leaves the one before in place. POST /predict or /invocations, GET /model,
-    /metrics, /health/live, /health/ready, /docs. Where there are keys, only predictions and /model ask for one.
+    /metrics, /health/live, /health/ready, /docs, and a page at /. Where there are keys, only predictions and /model
+    ask for one; the page shows the model's history to everybody.
     """
     import os
     import sys

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl.bundle import read_bundle
+from fl.errors import FlopsError
 from server.registry_names import ModelVersion
 
 if TYPE_CHECKING:
@@ -30,7 +31,15 @@ class Ahead:
     """A process that fetches a model's champion into a folder, which is gone when it is left."""
 
     def __init__(self, model: str, alias: str) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="flops-serve-")
+        """Start it.
+
+        Raises:
+            FlopsError: there is no folder to fetch into.
+        """
+        try:
+            self._folder = tempfile.TemporaryDirectory(prefix="flops-serve-")
+        except OSError as error:
+            raise FlopsError(f"there is no folder for temporary files: {error}; set TMPDIR to one") from error
         self._process = subprocess.Popen(  # noqa: S603 - this Python
             [sys.executable, "-P", "-m", __name__, model, alias, self._folder.name],
             stdin=subprocess.DEVNULL,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as AnyHTTPException
 
 from fl.errors import DataError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from server.serving.champion import Champion, Served
     from server.serving.keys import Keys
 
-    Read = Callable[[bytes, Schema], NDArray[Any]]
+    Read = Callable[[bytes, Schema, int], NDArray[Any]]
     Tell = Callable[[Served, NDArray[Any]], dict[str, Any]]
 
 
@@ -83,34 +84,28 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
         body = await read_body(request, limits, room)
         note = note_of(request.scope)
 
-        def work() -> tuple[bytes, int]:
-            encoded = read(body, served.predictor.task.schema)
+        def work(most: int) -> tuple[bytes, int]:
+            encoded = read(body, served.predictor.task.schema, most)
             return orjson.dumps(tell(served, encoded)), len(encoded)
 
+        done = None
         try:
-            content, examples = await computing.run(work, size=len(body), quick=len(body) <= served.quick)
+            if len(body) <= served.quick:
+                with suppress(TooMany):  # A short body may have many examples: each an empty object.
+                    done = work(min(served.few, limits.examples))
+            if done is None:
+                done = await computing.run(lambda: work(limits.examples), size=len(body))
         except DataError as error:
             raise Refused(413 if isinstance(error, TooMany) else 422, scoring.tell(error)) from None
-        note.examples, note.version = examples, served.version.version
+        content, note.examples = done
+        note.version = served.version.version
         return Response(content, media_type="application/json")
 
     async def predict(request: Request) -> Response:
-        return await answer(request, read_inputs, answers.predictions)
-
-    def read_inputs(content: bytes, schema: Schema) -> NDArray[Any]:
-        body = parse(content)
-        if body.keys() != {"inputs"}:
-            raise DataError('the body has one key, "inputs": an example, or a list of examples')
-        try:
-            return encode(body["inputs"], schema, limits.examples)
-        except DataError as error:
-            raise scoring.under("inputs", error) from None
+        return await answer(request, _read_inputs, answers.predictions)
 
     async def invocations(request: Request) -> Response:
-        return await answer(request, read_forms, answers.records)
-
-    def read_forms(content: bytes, schema: Schema) -> NDArray[Any]:
-        return scoring.encode_forms(parse(content, nan=True), schema, limits.examples)
+        return await answer(request, _read_forms, answers.records)
 
     # Not as FastAPI's own routes, which would look for parameters of a request that is read here, byte by byte.
     app.add_route("/predict", predict, ["POST"])
@@ -129,4 +124,26 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
     add_health(app, champion, keys)
     add_docs(app, champion, options)
     add_page(app, champion)
+    _answer_head(app)
     return app
+
+
+def _read_inputs(content: bytes, schema: Schema, most: int) -> NDArray[Any]:
+    body = parse(content)
+    if body.keys() != {"inputs"}:
+        raise DataError('the body has one key, "inputs": an example, or a list of examples')
+    try:
+        return encode(body["inputs"], schema, most)
+    except DataError as error:
+        raise scoring.under("inputs", error) from None
+
+
+def _read_forms(content: bytes, schema: Schema, most: int) -> NDArray[Any]:
+    return scoring.encode_forms(parse(content, nan=True), schema, most)
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Let what can be read be asked for without its body, too, as probes and link checkers do."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and route.methods and "GET" in route.methods:
+            route.methods.add("HEAD")

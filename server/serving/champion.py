@@ -131,7 +131,7 @@ class Champion:
         from fl.inference import Predictor
 
         predictor = Predictor(task, state)
-        self.served, self.failed = Served(version, predictor, warm(predictor)), None
+        self.served, self.failed = warm(version, predictor), None
         self.loads += 1
         _log.info("serves %s version %d", version.name, version.version)
 

@@ -41,26 +41,23 @@ class Room:
 
 
 class Computing:
-    """The one thread that computes what would keep others waiting; what takes no time is done at once."""
+    """The one thread that computes what would keep others waiting."""
 
     def __init__(self, limits: Limits) -> None:
         self._seconds = limits.seconds
         self._room = Room(limits)
         self._thread: ThreadPoolExecutor | None = None
 
-    async def run(self, work: Callable[[], T], *, size: int, quick: bool) -> T:
+    async def run(self, work: Callable[[], T], *, size: int) -> T:
         """Return what the work returns.
 
         Args:
             work: it.
             size: bytes that it holds.
-            quick: it takes no time.
 
         Raises:
             Refused: 503 where it takes too long, or too many wait already.
         """
-        if quick:
-            return work()
         self._room.take(size)
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, "computing")

@@ -15,7 +15,7 @@ from fl.data.table import encode_columns
 from fl.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Set
 
     from numpy.typing import NDArray
 
@@ -61,15 +61,19 @@ def check_count(examples: int, most: int) -> None:
     Raises:
         TooMany, DataError: so.
     """
-    told = f"{examples} examples; 1 to {most} are answered at once"
     if examples > most:
-        raise TooMany(told)
+        raise TooMany(f"{examples} examples; at most {most} are answered at once")
     if not examples:
-        raise DataError(told)
+        raise DataError("0 examples; at least one is needed")
 
 
-def encode_rows(rows: list[Any], schema: TableSchema) -> NDArray[np.float64]:
+def encode_rows(rows: list[Any], schema: TableSchema, *, strict: bool = True) -> NDArray[np.float64]:
     """Encode a table's examples, each an object with a value for each column.
+
+    Args:
+        rows: they.
+        schema: the task's.
+        strict: refuse every column that the schema does not know; else it may stand beside all that it does know.
 
     Raises:
         DataError: one does not fit.
@@ -78,23 +82,33 @@ def encode_rows(rows: list[Any], schema: TableSchema) -> NDArray[np.float64]:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError("each example is an object with a value for each column", row=number)
-        if not row.keys() <= names:
-            raise DataError("the schema does not know it", row=number, column=min(row.keys() - names))
+        if not row.keys() <= names and (more := _stray(row.keys(), names, strict=strict)):
+            raise DataError("the schema does not know it", row=number, column=more)
     cells = {name: [row.get(name) for row in rows] for name in names}
     return encode_columns(cells, schema, first=1)
 
 
-def encode_table(columns: Mapping[str, list[Any]], schema: TableSchema) -> NDArray[np.float64]:
-    """Encode a table's examples that come as columns, all of one length.
+def encode_table(columns: Mapping[str, list[Any]], schema: TableSchema, rows: int) -> NDArray[np.float64]:
+    """Encode a table's examples that come as columns.
+
+    Args:
+        columns: their values by name.
+        schema: the task's.
+        rows: how many values each column has.
 
     Raises:
         DataError: they do not fit.
     """
     names = {column.name for column in schema.columns}
-    if more := sorted(columns.keys() - names):
-        raise DataError("the schema does not know it", column=more[0])
-    rows = len(next(iter(columns.values()), ()))
-    return encode_columns({name: columns.get(name) or [None] * rows for name in names}, schema, first=1)
+    if more := _stray(columns.keys(), names):
+        raise DataError("the schema does not know it", column=more)
+    cells = {name: columns.get(name) or [None] * rows for name in names}
+    return encode_columns(cells, schema, first=1)
+
+
+def _stray(given: Set[str], known: set[str], *, strict: bool = False) -> str:
+    """Return a column that nobody knows, and that is not just one too many: it may be a missing one's, misspelled."""
+    return min(given - known, default="") if strict or not known <= given else ""
 
 
 def encode_arrays(inputs: Any, schema: ArraySchema, most: int) -> NDArray[np.float32]:

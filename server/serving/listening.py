@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import resource
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 CONNECTIONS = 1000
+"""So many are open at once; for a further one the one goes that is silent longest."""
+
+_FILES = 4 * CONNECTIONS
 _HEADER_BYTES = 1 << 16
 _GRACE_SECONDS = 5.0
 
@@ -58,7 +63,9 @@ def make_server(app: FastAPI, seconds: float) -> uvicorn.Server:
 
     class Patient(_Patient):
         head_seconds, whole_seconds = seconds, seconds + _GRACE_SECONDS
+        silent: ClassVar[dict[_Patient, None]] = {}
 
+    _allow_files(_FILES)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -69,26 +76,41 @@ def make_server(app: FastAPI, seconds: float) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=2 * CONNECTIONS,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=10,
     )
     return uvicorn.Server(config)
 
 
+def _allow_files(files: int) -> None:
+    """Let this process have so many files open, as far as it may; shells often give fewer than connections need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+
+
 class _Patient(HttpToolsProtocol):
     """HTTP/1.1, from clients that say in time what they want."""
 
     head_seconds = whole_seconds = 10.0
+    silent: ClassVar[dict[_Patient, None]] = {}  # Those without a request, silent longest first; of all connections.
     _timer: asyncio.TimerHandle | None = None
     _head: int | None = 0  # How many bytes of a request's headers came; None behind them.
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self._wait(self.head_seconds)
+        if len(self.connections) > CONNECTIONS and self.silent:
+            next(iter(self.silent)).close("there are too many, and it is silent longest")
+        self.silent[self] = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._wait(None)
+        self.silent.pop(self, None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,6 +134,7 @@ class _Patient(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._head = None
         self._wait(self.whole_seconds)
+        self.silent.pop(self, None)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -121,9 +144,17 @@ class _Patient(HttpToolsProtocol):
     def _wait(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
+        slow = "its request did not come in time"
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self.close, slow)
 
-    def _too_slow(self) -> None:
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.timeout_keep_alive_task is not None and not self.transport.is_closing():
+            self.silent[self] = None
+
+    def close(self, why: str) -> None:
+        """Close the connection without an answer."""
+        self.silent.pop(self, None)
         if not self.transport.is_closing():
-            logging.getLogger("flops.server.serving").info("a connection is closed: its request did not come in time")
+            logging.getLogger("flops.server.serving").info("a connection is closed: %s", why)
             self.transport.close()

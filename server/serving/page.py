@@ -47,12 +47,12 @@ def add_page(app: FastAPI, champion: Champion) -> None:
     lookout = Lookout(champion)
 
     # The page and its files are no part of the interface that programs use.
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     def page() -> HTMLResponse:
         text = templates.get_template("page.html").render(_content(champion, lookout.look()))
         return HTMLResponse(text, headers={**HEADERS, "Cache-Control": "no-cache"})
 
-    @app.api_route("/static/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/static/{name}", include_in_schema=False)
     def static(name: str) -> Response:
         if name not in files:
             raise HTTPException(404, f"there is no {name}")

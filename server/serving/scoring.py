@@ -24,12 +24,15 @@ FORMS = ("dataframe_split", "dataframe_records", "inputs", "instances")
 
 PATH = "/invocations"
 
-CODES = {401: "UNAUTHENTICATED", 413: "REQUEST_LIMIT_EXCEEDED", 503: "TEMPORARILY_UNAVAILABLE"}
+CODES = {401: "UNAUTHENTICATED", 413: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR", 503: "TEMPORARILY_UNAVAILABLE"}
 """MLflow's words for what went wrong, by status; all else is an invalid value."""
 
 
 def encode_forms(body: Mapping[str, Any], schema: Schema, most: int) -> NDArray[Any]:
     """Encode what a request sends.
+
+    Columns that the schema does not know are left out, as MLflow's own server does; but only beside all that it does
+    know, so that a misspelled one is not taken for a missing value.
 
     Args:
         body: the request's JSON object.
@@ -88,18 +91,19 @@ def _encode(form: str, given: Any, schema: Schema, most: int) -> NDArray[Any]:
             raise DataError("the task's examples are arrays; send them as inputs or instances")
         return encode_arrays(given, schema, most)
     if form == "dataframe_split":
-        return encode_table(_split(given, most), schema)
-    if form == "inputs":
+        columns = _split(given, most)
+        return encode_table(columns, schema, len(given["data"]))
+    if form == "inputs" and not isinstance(given, list):
         if not isinstance(given, dict) or not given:
-            raise DataError("an object with a list of values for each column is needed")
+            raise DataError("an object with a list of values for each column is needed, or a list of objects")
         columns = {name: value if isinstance(value, list) else [value] for name, value in given.items()}
         if len({len(values) for values in columns.values()}) > 1:
             raise DataError("columns have different numbers of values")
-        check_count(len(next(iter(columns.values()))), most)
-        return encode_table(columns, schema)
-    rows = _listed(given)
-    check_count(len(rows), most)
-    return encode_rows(rows, schema)
+        rows = len(next(iter(columns.values())))
+        check_count(rows, most)
+        return encode_table(columns, schema, rows)
+    check_count(len(_listed(given)), most)
+    return encode_rows(given, schema, strict=False)
 
 
 def _split(given: Any, most: int) -> dict[str, list[Any]]:

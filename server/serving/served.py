@@ -26,17 +26,18 @@ class Served:
     Attributes:
         version: which.
         predictor: the model.
-        quick: a request with a body of up to so many bytes is answered at once; a longer one takes so long that
-            others must not wait for it.
+        quick: a request with a body of up to so many bytes, and
+        few: with up to so many examples is answered at once; another takes so long that others must not wait for it.
     """
 
     version: ModelVersion
     predictor: Predictor
     quick: int = 0
+    few: int = 0
 
 
-def warm(predictor: Predictor) -> int:
-    """Let a model answer a few times before others wait for it, and return what `Served.quick` is.
+def warm(version: ModelVersion, predictor: Predictor) -> Served:
+    """Let a model answer a few times before others wait for it.
 
     Raises:
         FlopsError: it does not answer.
@@ -48,4 +49,5 @@ def warm(predictor: Predictor) -> int:
         started = time.perf_counter()
         predictor.outputs(encode(one, schema, 1))
         fastest = min(fastest, time.perf_counter() - started)
-    return min(_QUICK_BYTES, int(_QUICK_SECONDS / fastest) * len(orjson.dumps(one)))
+    few = int(_QUICK_SECONDS / fastest)
+    return Served(version, predictor, min(_QUICK_BYTES, few * len(orjson.dumps(one))), few)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from fl.data.schema import TableSchema
@@ -23,7 +24,7 @@ def example_schema(schema: Schema | None) -> Json:
             "required": [column.name for column in schema.columns if column.missing == "refuse"],
             "additionalProperties": False,
         }
-    found: Json = {"type": "number", "minimum": schema.low, "maximum": schema.high}
+    found: Json = {"type": "number", **_limits(schema.low, schema.high)}
     for size in reversed(schema.shape):
         found = {"type": "array", "items": found, "minItems": size, "maxItems": size}
     return found
@@ -58,8 +59,9 @@ def _column(column: Column) -> Json:
     missing = column.missing != "refuse"
     if column.kind == "categorical":
         return {"enum": [*column.categories, *([None] if missing else [])]}
-    limits = {"minimum": column.min, "maximum": column.max}
-    return {
-        "type": ["number", "null"] if missing else "number",
-        **{name: limit for name, limit in limits.items() if limit is not None},
-    }
+    return {"type": ["number", "null"] if missing else "number", **_limits(column.min, column.max)}
+
+
+def _limits(low: float | None, high: float | None) -> Json:
+    limits = {"minimum": low, "maximum": high}
+    return {name: limit for name, limit in limits.items() if limit is not None and math.isfinite(limit)}

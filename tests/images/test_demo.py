@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,6 @@ from tests.images.build import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from docker import DockerClient
 
@@ -57,7 +57,16 @@ def left(engine: DockerClient, folder: Path) -> list[str]:
     things = [(c.name, c.labels) for c in engine.containers.list(all=True, **sandboxes)]
     things += [(v.name, v.attrs["Labels"]) for v in engine.volumes.list(**sandboxes)]
     found += [name for name, labels in things if str(folder) in labels.get("io.flops.sandbox.owner", "")]
-    return [*found, *(str(path) for path in folder.glob("flops-demo*"))]
+    found += [str(path) for path in folder.glob("flops-demo*")]
+    ours = (cwd.parent.name for cwd in Path("/proc").glob("[0-9]*/cwd") if _is_in(cwd, folder))
+    return [*found, *(f"process {number}" for number in ours)]
+
+
+def _is_in(cwd: Path, folder: Path) -> bool:
+    try:
+        return cwd.readlink().is_relative_to(folder)
+    except OSError:  # It is gone, or is no process of ours.
+        return False
 
 
 @pytest.fixture
@@ -82,7 +91,7 @@ def test_it_shows_the_loop_and_leaves_nothing(
     assert not set(left(docker_client, tmp_path)) - set(before)
 
 
-@pytest.mark.parametrize("words", ["$ flops up", "│ ", "a round with the new client"])
+@pytest.mark.parametrize("words", ["$ flops up", "$ flops release", "│ ", "a round with the new client"])
 def test_ctrl_c_leaves_nothing_either(
     words: str, before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
 ) -> None:

@@ -96,10 +96,23 @@ def test_a_job_that_waits_is_healthy(job):
     assert job.box.execute("flops", "server", "health") == (0, "port 8080 answers 200\n")
     code, printed = job.box.execute("python", "-c", QUICK, "server", "health")
     assert (code, printed.splitlines()[-1]) == (0, "0")
+    check_healthy(job.box)
+
+
+def test_a_prediction_api_is_healthy_too(docker_client, server_image):
+    words = ["serve", "--model", "flops-digits"]
+    where = {"MLFLOW_TRACKING_URI": "sqlite:////tmp/mlflow.db"}
+    often = {"healthcheck": {"interval": 2 * 10**9}}
+    with container(docker_client, str(server_image.id), words, environment=where, **often) as box:
+        check_healthy(box)
+
+
+def check_healthy(box):
+    """Wait until the engine says that a container is well."""
     end = time.monotonic() + PATIENCE
-    while (health := job.box.state()["Health"])["Status"] == "starting" and time.monotonic() < end:
+    while (health := box.state()["Health"])["Status"] == "starting" and time.monotonic() < end:
         time.sleep(1)
-    assert health["Status"] == "healthy", health
+    assert health["Status"] == "healthy", (health, box.logs())
 
 
 def test_a_job_is_stopped_while_it_waits(federation):

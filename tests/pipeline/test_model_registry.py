@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from fl.errors import FlopsError, SettingsError
 from fl.model import initial_state
 from fl.tasks import find_task
+from pipeline import model_registry
 from pipeline.model_registry import count_versions, model_name
 from pipeline.record import read_release
 from server.registry import Registry
@@ -142,3 +144,15 @@ def test_a_rollback_takes_the_model_back_too(
     assert newest is not None
     assert (champion.version, newest.version) == (2, 2)
     assert registry.find("flops-digits", 4).tags["abandoned"] == "wrong labels"
+
+    def another_moves(seconds: float) -> None:
+        registry.move_alias(registry.find("flops-digits", 4), "champion", 2)
+
+    again = ("rollback", "dev", "--to", first.release, "--with-model", "--reason", "wrong labels")
+    with monkeypatch.context() as patch:
+        patch.setattr(model_registry, "time", SimpleNamespace(sleep=another_moves))
+        ended = flops(*again)
+    assert ended.code == 1
+    assert "somebody else let champion name version 4 of flops-digits meanwhile" in ended.line
+    assert f"'flops rollback dev --to {first.release} --with-model' does it later" in ended.line
+    assert flops(*again, "--json").json["model_version"] == 2

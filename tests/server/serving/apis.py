@@ -19,7 +19,7 @@ from server.serving.api import Options, create_api
 from server.serving.champion import Champion
 from server.serving.limits import Limits
 from server.serving.listening import make_server, open_port
-from server.serving.served import Served, warm
+from server.serving.served import warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def standing(task: Task | str) -> Champion:
     champion = Champion(MODEL, CHAMPION, 3600)
     predictor = Predictor(task, initial_state(task, 0))
     version = ModelVersion(MODEL, 1, "run", "nowhere", {"commit": "c" * 40})
-    champion.served = Served(version, predictor, warm(predictor))
+    champion.served = warm(version, predictor)
     champion.problem = ""
     champion.start = lambda: None  # type: ignore[method-assign]
     return champion

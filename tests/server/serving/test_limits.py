@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import torch
 
+from fl.data.schema import Column, TableSchema
 from fl.inference import Predictor
-from server.serving import computing
+from fl.tasks.tabular import tabular_task
+from server.serving import computing, examples, listening
 from server.serving.api import Options
 from server.serving.keys import Keys, make_key
 from server.serving.limits import Limits
@@ -78,6 +82,45 @@ def test_who_sends_slowly_is_not_waited_for(impatient: httpx.Client) -> None:
     with connect(impatient) as connection:
         connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * 100_000)
         assert read_all(connection).startswith(b"HTTP/1.1 400")
+
+
+def test_who_is_silent_makes_room_for_who_asks(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "CONNECTIONS", 8)
+    api = serve(standing("digits"))
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connect(api)) for _ in range(30)]
+        for _ in range(3):
+            with httpx.Client(base_url=api.base_url, trust_env=False) as another:
+                assert another.get("/health/live").status_code == 200
+                assert another.post("/predict", json={"inputs": digits(1)}).status_code == 200
+        for connection in silent[:20]:
+            assert read_all(connection) == b""
+        silent[-1].sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+        assert read_all(silent[-1]).startswith(b"HTTP/1.1 200")
+
+
+def test_many_examples_in_few_bytes_keep_nobody_waiting(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = tuple(Column(f"c{n}", "numeric", missing="mean") for n in range(50))
+    champion = standing(tabular_task(TableSchema(columns, "outcome", ("well", "ill"))))
+    assert champion.served is not None
+    champion.served = replace(champion.served, few=10)
+    threads = set()
+    encode_rows = examples.encode_rows
+
+    def noted(rows: list[Any], schema: TableSchema) -> NDArray[Any]:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        return encode_rows(rows, schema)
+
+    monkeypatch.setattr(examples, "encode_rows", noted)
+    api = serve(champion)
+    for many in (1000, 11):
+        body = {"inputs": [{}] * many}
+        assert len(json.dumps(body)) < champion.served.quick
+        assert len(api.post("/predict", json=body).json()["predictions"]) == many
+    assert threads == {"computing"}
+    assert "at most 1000" in api.post("/predict", json={"inputs": [{}] * 1001}).json()["error"]
+    assert api.post("/predict", json={"inputs": [{}] * 10}).status_code == 200
+    assert len(threads) == 2
 
 
 def test_what_takes_too_long_to_compute_is_given_up(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from fl.data.schema import Column, TableSchema
 from fl.tasks import find_task
 from fl.tasks.tabular import tabular_task
+from server.commands import health
 from server.serving.examples import encode, example
 from server.serving.limits import Limits
 from server.serving.openapi import describe
+from tests.federation.processes import free_port
 from tests.server.serving.apis import MODEL, digits, loaded, register, standing
 
 if TYPE_CHECKING:
@@ -109,7 +112,7 @@ def test_a_row_that_does_not_fit_is_named_without_its_value(serve: Serve, row: d
         (b"{}", 422, 'one key, "inputs"'),
         (b'{"inputs": [], "more": 1}', 422, 'one key, "inputs"'),
         (b'{"inputs": [["a"]]}', 422, "row 1: nested lists of numbers"),
-        (b'{"inputs": []}', 422, "0 examples; 1 to 1000"),
+        (b'{"inputs": []}', 422, "0 examples; at least one"),
         (b'{"inputs": [[]]}', 422, "an example has shape [0]"),
         (b'{"inputs": "x"}', 422, "nested lists of numbers"),
         (b'{"inputs": 1}', 422, "nested lists of numbers"),
@@ -126,7 +129,7 @@ def test_a_row_that_does_not_fit_is_named_without_its_value(serve: Serve, row: d
             422,
             "an example has shape [100], the task's have [1, 8, 8]",
         ),
-        (json.dumps({"inputs": [[0.5] * 64] * 1001}).encode(), 413, "1001 examples; 1 to 1000"),
+        (json.dumps({"inputs": [[0.5] * 64] * 1001}).encode(), 413, "1001 examples; at most 1000"),
         (json.dumps({"inputs": [0] * 1_000_000}).encode(), 422, "shape"),
         (json.dumps({"inputs": [None] * 500_000}).encode(), 422, "row 1: nested lists of numbers"),
     ],
@@ -154,7 +157,7 @@ def test_a_tables_rows_are_counted_before_they_are_read(table_api: httpx.Client)
     ):
         answer = table_api.post(path, json=body)
         assert answer.status_code == 413, answer.text
-        assert "1000000 examples; 1 to 1000" in answer.json()["error"]
+        assert "1000000 examples; at most 1000" in answer.json()["error"]
 
 
 def test_clients_of_mlflow_work_unchanged(registry: Registry, serve: Serve) -> None:
@@ -172,6 +175,11 @@ def test_clients_of_mlflow_work_unchanged(registry: Registry, serve: Serve) -> N
         {"dataframe_records": frame.to_dict("records")},
         {"instances": frame.to_dict("records")},
         {"inputs": frame.to_dict("list")},
+        {"inputs": frame.to_dict("records")},
+        # What else stands in somebody's table does not matter, as long as nothing is missing that it might be.
+        {"dataframe_split": json.loads(frame.assign(moon=1).to_json(orient="split"))},
+        {"dataframe_records": frame.assign(moon="new").to_dict("records")},
+        {"inputs": frame.assign(moon=1).to_dict("list")},
     ):
         kind = {"content-type": "application/json; charset=UTF-8"}
         told = api.post("/invocations", content=json.dumps(body), headers=kind).json()["predictions"]
@@ -200,8 +208,11 @@ def test_arrays_come_as_inputs_or_instances(digits_api: httpx.Client) -> None:
         ({"dataframe_split": {"columns": [], "data": [[]]}}, "columns is empty"),
         ({"dataframe_records": [1]}, "dataframe_records: row 1: each example is an object"),
         ({"dataframe_records": [{"moon": 1}]}, "column 'moon': the schema does not know it"),
+        ({"dataframe_split": {"columns": ["moon"], "data": [[1]]}}, "column 'moon': the schema does not know it"),
+        ({"inputs": {"moon": [1]}}, "column 'moon': the schema does not know it"),
         ({"inputs": {"mean radius": [1, 2], "mean texture": [1]}}, "different numbers of values"),
-        ({"inputs": [1]}, "an object with a list of values for each column"),
+        ({"inputs": [1]}, "inputs: row 1: each example is an object"),
+        ({"inputs": 1}, "an object with a list of values for each column"),
         ({"inputs": {}}, "an object with a list of values for each column"),
         ({"inputs": {"mean radius": []}}, "0 examples"),
         ({"instances": []}, "0 examples"),
@@ -261,3 +272,25 @@ def test_cells_of_a_thousand_levels_are_refused(serve: Serve, column: str, opens
         body = f'{{"inputs": {{"{column}": {opens * levels}1{closes * levels}}}}}'
         answer = api.post("/predict", content=body, headers={"content-type": "application/json"})
         assert answer.status_code in (400, 422), (levels, answer.text)
+
+
+def test_what_can_be_read_can_be_asked_for_without_its_body(digits_api: httpx.Client) -> None:
+    for path in ("/", "/health", "/health/live", "/health/ready", "/ping", "/version", "/model", "/metrics", "/docs"):
+        answer = digits_api.head(path)
+        assert (answer.status_code, answer.content) == (200, b""), path
+        assert answer.headers["content-type"] == digits_api.get(path).headers["content-type"]
+    assert digits_api.head("/predict").status_code == 405
+
+
+def test_the_health_command_asks_it_where_no_job_listens(
+    digits_api: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "_SERVING", digits_api.base_url.port)
+    monkeypatch.setenv("FLOPS_PORT", str(free_port()))
+    told = CliRunner().invoke(health.health, ["--json"], standalone_mode=False)
+    assert json.loads(told.output) == {"healthy": True, "port": digits_api.base_url.port}
+    assert told.return_value == 0
+    # A port that is named is the one that counts.
+    named = CliRunner().invoke(health.health, ["--port", str(free_port())], standalone_mode=False)
+    assert "no job answers on port" in str(named.exception)
+    assert "prediction API" not in str(named.exception)
