@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -130,6 +130,14 @@ def lineage(registry: Registry, version: ModelVersion) -> Lineage:
         protocol=0,
         settings={name: tags[name] for name in ("strategy", "seed", "partition") if name in tags},
     )
+
+
+def lineage_if_any(registry: Registry, version: ModelVersion) -> dict[str, Any] | None:
+    """Return a version's lineage as JSON has it; None where it cannot be read, which holds up nobody."""
+    try:
+        return asdict(lineage(registry, version))
+    except FlopsError:
+        return None
 
 
 def history(registry: Registry, version: ModelVersion) -> Iterator[Lineage]:

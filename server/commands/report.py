@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -33,6 +34,7 @@ def quiet_libraries(*, debug: bool) -> None:
     level = logging.DEBUG if debug else logging.ERROR
     for name in ("flwr", "mlflow", "alembic", "matplotlib", "ray", "flops"):
         logging.getLogger(name).setLevel(level)
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", logging.getLevelName(level))  # It sets its own when it is imported.
     if not debug:
         warnings.simplefilter("ignore")
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fl.bundle import read_bundle
 from fl.errors import FlopsError
@@ -57,7 +57,7 @@ class Ahead:
         self._process.communicate()
         self._folder.cleanup()
 
-    def take(self) -> tuple[ModelVersion, Task, ModelState] | None:
+    def take(self) -> tuple[ModelVersion, Task, ModelState, dict[str, Any] | None] | None:
         """Wait for the process, and return what it fetched; None where that is nothing.
 
         Raises:
@@ -70,7 +70,7 @@ class Ahead:
         if self._process.returncode != 0:
             return None
         found = json.loads(told)
-        return ModelVersion(**found["version"]), *read_bundle(Path(found["bundle"]))
+        return ModelVersion(**found["version"]), *read_bundle(Path(found["bundle"])), found["lineage"]
 
     def stop(self) -> None:
         """End the process."""
@@ -82,14 +82,15 @@ def main(model: str, alias: str, folder: str) -> int:
     # MLflow does without pandas where there is none, and it is a good part of what MLflow takes to import.
     sys.modules["pandas"] = None  # type: ignore[assignment]
 
-    from server.models import open_registry
+    from server.models import lineage_if_any, open_registry
 
     registry = open_registry()
     found = registry.aliased(model, alias)
     if found is None:
         return 1
     bundle = registry.fetch(found, Path(folder))
-    sys.stdout.write(json.dumps({"version": {**asdict(found), "tags": dict(found.tags)}, "bundle": str(bundle)}))
+    told = {"version": {**asdict(found), "tags": dict(found.tags)}, "lineage": lineage_if_any(registry, found)}
+    sys.stdout.write(json.dumps({**told, "bundle": str(bundle)}))
     return 0
 
 

@@ -113,8 +113,9 @@ def create_api(champion: Champion, options: Options | None = None) -> FastAPI:
 
     @app.get("/model")
     async def model(request: Request) -> Response:
-        version = admit(request).version
-        told = {"model": version.name, "version": version.version, "tags": dict(version.tags)}
+        served = admit(request)
+        version, lineage = served.version, served.lineage
+        told = {"model": version.name, "version": version.version, "tags": dict(version.tags), "lineage": lineage}
         return Response(orjson.dumps(told), media_type="application/json")
 
     @app.get("/metrics")

@@ -6,13 +6,16 @@ import contextlib
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
 from server.serving.served import Served as Served
 from server.serving.served import warm
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fl.model import ModelState
     from fl.tasks.base import Task
     from server.registry import Registry
@@ -115,9 +118,11 @@ class Champion:
         return found
 
     def _load(self, found: ModelVersion) -> None:
+        from server.models import lineage_if_any
+
         assert self._registry is not None  # noqa: S101 - it was just asked
         try:
-            self._serve(found, *self._registry.load(found))
+            self._serve(found, *self._registry.load(found), lineage_if_any(self._registry, found))
         except Exception as error:
             self._wait = min(_LONGEST_WAIT, 2 * self._wait) if self.failed == found.version else self._seconds
             self.failed, self._again = found.version, time.monotonic() + self._wait
@@ -127,11 +132,11 @@ class Champion:
             )
             raise FlopsError(self._reason) from error
 
-    def _serve(self, version: ModelVersion, task: Task, state: ModelState) -> None:
+    def _serve(self, version: ModelVersion, task: Task, state: ModelState, told: Mapping[str, Any] | None) -> None:
         from fl.inference import Predictor
 
         predictor = Predictor(task, state)
-        self.served, self.failed = warm(version, predictor), None
+        self.served, self.failed = replace(warm(version, predictor), lineage=told), None
         self.loads += 1
         _log.info("serves %s version %d", version.name, version.version)
 

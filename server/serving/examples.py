@@ -131,7 +131,10 @@ def encode_arrays(inputs: Any, schema: ArraySchema, most: int) -> NDArray[np.flo
         raise _no_numbers(inputs, schema)
     size = int(np.prod(schema.shape))
     if x.shape != schema.shape and x.shape[1:] != schema.shape and x[:1].size != size and x.size != size:
-        raise DataError(f"an example has shape {list(x.shape[1:])}, the task's have {list(schema.shape)}")
+        one = list(schema.shape)
+        raise DataError(
+            f"an array of shape {list(x.shape)} is neither an example, of shape {one}, nor a list of such"
+        )
     check_count(x.size // size, most)
     with np.errstate(over="ignore"):
         encoded = x.astype(np.float32).reshape(-1, *schema.shape)

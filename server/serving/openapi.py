@@ -55,7 +55,8 @@ def describe(schema: Schema | None, limits: Limits, *, with_keys: bool) -> Json:
     records = _object(predictions={"type": "array", "items": {"$ref": f"{_REFERENCE}Record"}})
     inputs = {"anyOf": [{"$ref": f"{_REFERENCE}Example"}, {"$ref": f"{_REFERENCE}Examples"}]}
     tags = {"type": "object", "additionalProperties": {"type": "string"}}
-    version = _object(model={"type": "string"}, version={"type": "integer"}, tags=tags)
+    made = {"type": ["object", "null"], "description": "what made it: code, image, hospitals, parent"}
+    version = _object(model={"type": "string"}, version={"type": "integer"}, tags=tags, lineage=made)
     there = {"type": ["integer", "null"]}
     state = _object(ready={"type": "boolean"}, version=there, problem={"type": "string"})
     post = {

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from server.serving.examples import encode, example
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fl.inference import Predictor
     from server.registry_names import ModelVersion
 
@@ -28,12 +30,14 @@ class Served:
         predictor: the model.
         quick: a request with a body of up to so many bytes, and
         few: with up to so many examples is answered at once; another takes so long that others must not wait for it.
+        lineage: what made it, see `server.lineage.Lineage`; None where that cannot be read.
     """
 
     version: ModelVersion
     predictor: Predictor
     quick: int = 0
     few: int = 0
+    lineage: Mapping[str, Any] | None = None
 
 
 def warm(version: ModelVersion, predictor: Predictor) -> Served:

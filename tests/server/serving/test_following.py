@@ -261,15 +261,18 @@ def test_the_first_version_is_fetched_aside(registry: Registry, serve: Serve, he
     with ahead:
         found = ahead.take()
         assert found is not None
-        version, task, state = found
+        version, task, state, lineage = found
+        assert lineage["commit"] == "c" * 40
         assert (version, task.name) == (registry.aliased(MODEL, CHAMPION), "digits")
         assert state.signature == initial_state(DIGITS, 1).signature
     champion = Champion(MODEL, CHAMPION, 0.05, None, Ahead(MODEL, CHAMPION))
     api = serve(champion)
     until(lambda: api.get("/health/ready").json() == {"ready": True, "version": 1, "problem": ""})
+    assert api.get("/model").json()["lineage"]["commit"] == "c" * 40
     move(registry, register(registry, DIGITS, 2, moves=False))
     until(lambda: api.get("/health/ready").json()["version"] == 2)
     assert champion.loads == 2
+    assert api.get("/model").json()["lineage"]["model"] == MODEL
     with Ahead("none", CHAMPION) as nothing:
         assert nothing.take() is None
 

@@ -113,7 +113,7 @@ def test_a_row_that_does_not_fit_is_named_without_its_value(serve: Serve, row: d
         (b'{"inputs": [], "more": 1}', 422, 'one key, "inputs"'),
         (b'{"inputs": [["a"]]}', 422, "row 1: nested lists of numbers"),
         (b'{"inputs": []}', 422, "0 examples; at least one"),
-        (b'{"inputs": [[]]}', 422, "an example has shape [0]"),
+        (b'{"inputs": [[]]}', 422, "an array of shape [1, 0] is neither"),
         (b'{"inputs": "x"}', 422, "nested lists of numbers"),
         (b'{"inputs": 1}', 422, "nested lists of numbers"),
         (b'{"inputs": {"a": 1}}', 422, "nested lists of numbers"),
@@ -127,7 +127,7 @@ def test_a_row_that_does_not_fit_is_named_without_its_value(serve: Serve, row: d
         (
             json.dumps({"inputs": [[0.5] * 100]}).encode(),
             422,
-            "an example has shape [100], the task's have [1, 8, 8]",
+            "an array of shape [1, 100] is neither an example, of shape [1, 8, 8], nor a list of such",
         ),
         (json.dumps({"inputs": [[0.5] * 64] * 1001}).encode(), 413, "1001 examples; at most 1000"),
         (json.dumps({"inputs": [0] * 1_000_000}).encode(), 422, "shape"),
