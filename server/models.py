@@ -242,14 +242,20 @@ def number_of(registry: Registry, model: str, text: str) -> ModelVersion:
     """Return the version that a number, or an alias such as ``champion``, names.
 
     Raises:
-        FlopsError: there is none.
+        SettingsError: there is none.
+        FlopsError: the registry failed.
     """
-    if text.isdigit():
-        return registry.find(model, int(text))
-    found = registry.aliased(model, text)
-    if found is None:
-        raise FlopsError(f"model {model} has no version or alias '{text}'")
-    return found
+    if not (text.isascii() and text.isdigit()):
+        found = registry.aliased(model, text)
+        if found is None:
+            raise SettingsError(f"model {model} has no version or alias '{text}'")
+        return found
+    versions = registry.versions(model)
+    named = next((version for version in versions if version.version == int(text)), None)
+    if named is None:
+        newest = versions[0].version if versions else "none"
+        raise SettingsError(f"model {model} has no version {text}; the newest is {newest}")
+    return named
 
 
 def _changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[str, str]]:
