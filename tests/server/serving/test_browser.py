@@ -223,7 +223,7 @@ def test_the_tab_key_reaches_everything_in_order(page: Page, digits: str) -> Non
         assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", reached
     names = [
         "Skip to the content", "Commits and digests in full", "Predict", "clear", "The same as a list",
-        "All versions as a table", "What the words mean", "/model", "/health/ready",
+        "All versions as a table", "What the words mean", "/model", "/health/ready", "/docs",
     ]  # fmt: skip
     assert [name for name in reached if name in names] == names
     page.reload()
