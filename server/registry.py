@@ -1,4 +1,4 @@
-"""The model registry: MLflow, and the only module that imports it.
+"""The model registry: MLflow, which is imported here and in `server.run_log` alone.
 
 Where nothing is configured, an SQLite file and a folder in the folder one works in; with
 ``MLFLOW_TRACKING_URI``, a server. A version is made by one last call, after everything it consists of is
@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import importlib.metadata
-import logging
 import os
-import re
 import tempfile
 import time
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ from fl.data.schema import TableSchema
 from fl.errors import FlopsError, RegistryUnreachable, SettingsError
 from fl.protocol import ABANDONED
 from server.registry_names import ModelVersion as ModelVersion
-from server.registry_names import default_uri, embedded_database, public_uri
+from server.registry_names import default_uri, embedded_database, public_uri, reason_of
 
 # A server that does not answer must be known in seconds, and before training. MLflow reads these on import.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -31,8 +29,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+
+from server.run_log import RunLog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,15 +46,8 @@ _BUNDLE = "data/bundle"
 _NEEDED = ("numpy", "pandas", "pyarrow", "safetensors", "torch")
 """What a stored model needs besides FLOps."""
 
-_ACCOUNT = re.compile(r"(\w+://)[^/\s@]*@")
-_QUERY = re.compile(r"(\w+://[^\s?]*)\?\S+")
-"""What of a URL is a secret: the account, and a query, which may be a signature."""
-
 _SETTLE_SECONDS = 0.5
 """How long after a move it is looked whether it stayed."""
-
-_BATCH = 1000
-"""How many metrics MLflow takes at a time."""
 
 
 class ParentReplaced(FlopsError):  # noqa: N818 - a state, not a mistake
@@ -92,7 +84,7 @@ class Registry:
                 self._client = MlflowClient(self.uri, self.uri)
                 self._experiment = self._find_experiment()
         except Exception as error:
-            reason = _reason(error)
+            reason = reason_of(error)
             if self._database is not None and reason.startswith(("PermissionError", "DatabaseError")):
                 raise SettingsError(
                     f"the model registry {self._database} cannot be used: {reason}. Let this user write there, or "
@@ -113,7 +105,7 @@ class Registry:
         try:
             found = self._client.search_model_versions(f"name = '{name}'")
         except MlflowException as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
         versions = [_version(v) for v in found]
         return max((v for v in versions if not v.abandoned), key=lambda v: v.version, default=None)
 
@@ -136,7 +128,7 @@ class Registry:
             )
         except (MlflowException, OSError) as error:
             raise FlopsError(
-                f"model {version.name} version {version.version} cannot be loaded: {_reason(error)}"
+                f"model {version.name} version {version.version} cannot be loaded: {reason_of(error)}"
             ) from error
 
     def models(self) -> list[str]:
@@ -154,7 +146,7 @@ class Registry:
                 if not token:
                     return sorted(names)
         except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
 
     def versions(self, name: str) -> list[ModelVersion]:
         """Return a model's versions, the newest first.
@@ -171,7 +163,7 @@ class Registry:
                 if not token:
                     return sorted(found, key=lambda version: -version.version)
         except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
 
     def text(self, version: ModelVersion, file: str) -> str | None:
         """Return a file that is stored with a version; None where there is none.
@@ -190,7 +182,7 @@ class Registry:
                 return Path(path).read_text(encoding="utf-8")
             except (MlflowException, OSError) as error:
                 raise FlopsError(
-                    f"model {version.name} version {version.version} cannot be read: {_reason(error)}"
+                    f"model {version.name} version {version.version} cannot be read: {reason_of(error)}"
                 ) from error
 
     @contextmanager
@@ -204,7 +196,7 @@ class Registry:
         try:
             run = self._client.create_run(self._experiment, run_name=name)
         except MlflowException as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
         log = RunLog(self._client, run.info.run_id, str(run.info.artifact_uri))
         status = "FAILED"
         try:
@@ -216,7 +208,7 @@ class Registry:
             status = "KILLED"
             raise
         except (MlflowException, OSError) as error:  # requests' errors are OSErrors too.
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
         finally:
             log.close(status)
 
@@ -249,7 +241,7 @@ class Registry:
         try:
             return self._register(log, name, task, state, tags, parent, files or {})
         except (MlflowException, OSError) as error:  # requests' errors are OSErrors too.
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
 
     def none_yet(self, name: str) -> ModelVersion:
         """Return the parent of a first version: registering from it fails where somebody made one meanwhile."""
@@ -306,7 +298,7 @@ class Registry:
             if between:
                 self._client.delete_model_version(made.name, str(made.version))
         except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
         if between:
             raise _replaced(made.name, parent.version, min(v.version for v in between))
 
@@ -332,7 +324,7 @@ class Registry:
             try:
                 self._client.set_registered_model_alias(version.name, alias, str(version.version))
             except (MlflowException, OSError) as error:
-                raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+                raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
         if self._database is None:
             time.sleep(_SETTLE_SECONDS)
             there = self._named(version.name, alias)
@@ -352,7 +344,7 @@ class Registry:
         try:
             self._client.set_model_version_tag(version.name, str(version.version), tag, value[:4000])
         except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
 
     def aliased(self, name: str, alias: str) -> ModelVersion | None:
         """Return the version that an alias names; None where there is no such model, alias or version.
@@ -366,7 +358,7 @@ class Registry:
             code = getattr(error, "error_code", "")
             if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and alias in str(error)):
                 return None
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
 
     def abandon(self, version: ModelVersion, reason: str) -> None:
         """Mark a version as taken back: `latest` does not return it any more.
@@ -381,7 +373,7 @@ class Registry:
         try:
             found = self._client.search_model_versions(f"name = '{name}'")
         except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {_reason(error)}") from error
+            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
         return next((_version(v) for v in found if v.run_id == run_id), None)
 
     def find(self, name: str, number: int) -> ModelVersion:
@@ -393,7 +385,7 @@ class Registry:
         try:
             return _version(self._client.get_model_version(name, str(number)))
         except (MlflowException, OSError) as error:
-            raise FlopsError(f"model {name} version {number} cannot be read: {_reason(error)}") from error
+            raise FlopsError(f"model {name} version {number} cannot be read: {reason_of(error)}") from error
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -449,51 +441,6 @@ def _moved(version: ModelVersion, alias: str, there: int) -> AliasMoved:
     return AliasMoved(f"{version.name}: the alias {alias} was moved by somebody else meanwhile and {named}")
 
 
-class RunLog:
-    """Where a run writes its numbers and files. Numbers are buffered, and written a few times a minute."""
-
-    FLUSH_SECONDS = 10.0
-
-    def __init__(self, client: MlflowClient, run_id: str, artifact_uri: str) -> None:
-        self.run_id, self.artifact_uri = run_id, artifact_uri
-        self._client = client
-        self._metrics: list[Metric] = []
-        self._flushed = time.monotonic()
-
-    def settings(self, values: Mapping[str, Any]) -> None:
-        """Store what the run was told."""
-        self._client.log_batch(self.run_id, params=[Param(k, str(v)[:6000]) for k, v in values.items()])
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        """Note numbers of one round; hospitals' names go through `metric_path`."""
-        now = int(time.time() * 1000)
-        self._metrics += [Metric(name, value, now, step) for name, value in values.items()]
-        if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the numbers noted so far."""
-        while self._metrics:
-            batch, self._metrics = self._metrics[:_BATCH], self._metrics[_BATCH:]
-            self._client.log_batch(self.run_id, metrics=batch)
-        self._flushed = time.monotonic()
-
-    def file(self, path: Path) -> None:
-        """Store a file with the run."""
-        self._client.log_artifact(self.run_id, str(path))
-
-    def close(self, status: str) -> None:
-        """End the run; what was noted before a failure is kept where the registry still answers."""
-        try:
-            self.flush()
-            self._client.set_terminated(self.run_id, status)
-        except Exception as error:  # What the run made is registered by now, or never will be.
-            logger = logging.getLogger("flops.registry")
-            logger.debug("the run could not be closed", exc_info=True)
-            if status == "FINISHED":
-                logger.warning("the run %s stays open in the registry: %s", self.run_id, _reason(error))
-
-
 def _save_pyfunc(folder: Path, task: Task, state: ModelState) -> None:
     import mlflow.pyfunc  # It needs pandas, and who only reads does not.
 
@@ -536,11 +483,3 @@ def _version(found: Any) -> ModelVersion:
     return ModelVersion(
         found.name, int(found.version), str(found.run_id), str(found.source), dict(found.tags), created
     )
-
-
-def _reason(error: BaseException) -> str:
-    """Return the innermost cause in one line, without addresses of objects, accounts and signatures in URLs."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__  # type: ignore[assignment]
-    text = _QUERY.sub(r"\1?…", _ACCOUNT.sub(r"\1", " ".join(str(error).split())))
-    return f"{type(error).__name__}: {text}"[:300].rstrip(".")

@@ -1,4 +1,4 @@
-"""Names around the model registry: where it is, how that is shown, how hospitals are called in it.
+"""Names around the model registry: where it is, how that and what fails is shown, how hospitals are called in it.
 
 Nothing here imports MLflow.
 """
@@ -6,6 +6,7 @@ Nothing here imports MLflow.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 FOLDER = "flops-registry"
 """The embedded registry's folder, in the folder one works in."""
+
+_ACCOUNT = re.compile(r"(\w+://)[^/\s@]*@")
+_QUERY = re.compile(r"(\w+://[^\s?]*)\?\S+")
+"""What of a URL is a secret: the account, and a query, which may be a signature."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +96,11 @@ def public_uri(uri: str | None = None) -> str:
     if "@" not in parts.netloc:
         return uri or default_uri()
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the innermost cause in one line, without addresses of objects, accounts and signatures in URLs."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    text = _QUERY.sub(r"\1?…", _ACCOUNT.sub(r"\1", " ".join(str(error).split())))
+    return f"{type(error).__name__}: {text}"[:300].rstrip(".")

@@ -97,7 +97,9 @@ def show_outcome(outcome: Outcome, arguments: Sequence[str]) -> None:
     _show_sites(outcome, final, metric)
     if outcome.comparison is not None:
         _show_comparison(outcome, metric)
-    made = "from the task's first weights" if outcome.parent is None else f"continues version {outcome.parent.version}"
+    made = (
+        "from the task's first weights" if outcome.parent is None else f"continues version {outcome.parent.version}"
+    )
     click.echo(
         f"{settings.task}: {len(outcome.sites)} hospitals, {settings.partition}, {settings.strategy}, "
         f"{settings.hyperparameters.rounds} rounds in {outcome.train_seconds:.1f} s of training "

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from fl.model import ModelState
     from fl.tasks.base import Task
     from server.records import RoundRecord
-    from server.registry import ModelVersion, Registry, RunLog
+    from server.registry import ModelVersion, Registry
+    from server.run_log import RunLog
     from server.simulation.compare import Comparison
     from server.simulation.settings import RunSettings
 
