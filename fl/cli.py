@@ -19,6 +19,7 @@ import click
 
 from fl import __version__
 from fl.errors import FlopsError, interruption, unknown
+from fl.leaving import leave
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C: 128 + SIGINT, as shells count."""
@@ -151,9 +152,7 @@ def entry() -> None:
     others = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     if code in (INTERRUPTED, TERMINATED) and others:
         # Flower's simulation leaves threads that wait for ever once it is interrupted; all is cleaned up by now.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        leave(code)
     sys.exit(code)
 
 

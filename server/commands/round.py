@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,13 +110,12 @@ def round_(context: click.Context, /, termination_message: Path | None, as_json:
     except KeyboardInterrupt:  # While modules were imported or the registry was opened, say.
         outcome = Outcome(FAILED, "stopped before a round was complete; nothing is registered")
     _end(outcome, termination_message, as_json=as_json)
+    from fl.leaving import leave
     from server.recording import FETCHING
 
     if any(thread.name == FETCHING for thread in threading.enumerate()):
         # A registry that hangs is waited for by threads of MLflow's, which would hold the process.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(outcome.exit_code)
+        leave(outcome.exit_code)
     return outcome.exit_code
 
 

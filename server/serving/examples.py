@@ -148,13 +148,14 @@ def encode_arrays(inputs: Any, schema: ArraySchema, most: int) -> NDArray[np.flo
 def example(schema: Schema) -> Any:
     """Return an example that fits a schema, as a request has it."""
     if isinstance(schema, TableSchema):
-        return {column.name: _value(column) for column in schema.columns}
+        return {column.name: example_value(column) for column in schema.columns}
     low, high = max(schema.low, -1e6), min(schema.high, 1e6)
     whole = np.full(schema.shape, float(f"{(low + high) / 2:.3g}"))
     return np.clip(whole, schema.low, schema.high).tolist()
 
 
-def _value(column: Column) -> float | str:
+def example_value(column: Column) -> float | str:
+    """Return a value that a column allows."""
     if column.kind == "categorical":
         return column.categories[0]
     low, high = column.min, column.max

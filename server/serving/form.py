@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fl.data.schema import ArraySchema, TableSchema
+from server.serving.examples import example_value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +106,7 @@ def _fields(schema: TableSchema, examples: Mapping[str, str]) -> tuple[Field, ..
             column.max,
             column.missing == "refuse",
             _hint(column),
-            examples.get(column.name) or _fitting(column),
+            examples.get(column.name) or _text(example_value(column)),
         )
         for column in schema.columns
     )
@@ -125,13 +126,8 @@ def _hint(column: Column) -> str:
     return ", ".join(parts)
 
 
-def _fitting(column: Column) -> str:
-    """Return some value that the column allows."""
-    if column.kind == "categorical":
-        return column.categories[0]
-    if column.min is not None and column.max is not None:
-        return f"{(column.min + column.max) / 2:.4g}"
-    return f"{column.min if column.min is not None else column.max if column.max is not None else 1:g}"
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.15g}"
 
 
 def typical(task: Task) -> dict[str, str]:
