@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _FIRST_PAUSE, _GOOD = 5.0, 120.0
 """Seconds before another start; what ran for the second is well."""
 
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""It tells nobody, and has no processes for jobs of language models' makers: they are most of its memory."""
+
 _RUN = """
 import ctypes, os, sys
 if sys.platform == "linux":
@@ -131,6 +134,6 @@ class TrackingServer:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env={**clean, "MLFLOW_DISABLE_TELEMETRY": "true", "TMPDIR": str(scratch)},
+                env={**clean, **_QUIET, "TMPDIR": str(scratch)},
                 start_new_session=True,
             )

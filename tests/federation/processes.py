@@ -383,7 +383,7 @@ class MlflowServer:
             ],
             self.registry.folder,
             "mlflow",
-            {},
+            {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         )
         wait_for(self._answers, f"MLflow answers: {self._process.text}")
 

@@ -41,6 +41,9 @@ PATIENCE = 240.0
 
 MODEL = "flops-digits"
 
+WITHOUT_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""What MLflow's servers are told: eight more processes that nobody here asks anything would be slow to start."""
+
 QUICK = """
 import sys
 from fl.cli import main
@@ -76,7 +79,7 @@ class Tracker:
                 stdout=log,
                 stderr=log,
                 cwd=folder,
-                env={k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")},
+                env={**{k: v for k, v in os.environ.items() if not k.startswith("MLFLOW_")}, **WITHOUT_JOBS},
                 start_new_session=True,
             )
         # What the shell says of proxies is not about this machine.

@@ -235,6 +235,7 @@ def test_a_real_tracking_server_serves_as_registry(here):
             *("--backend-store-uri", f"sqlite:///{here}/m.db", "--artifacts-destination", f"{here}/artifacts"),
             *("--workers", "1"),
         ],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

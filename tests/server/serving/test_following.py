@@ -211,6 +211,7 @@ def _tracking(folder: Path, port: int) -> subprocess.Popen[bytes]:
     words += [str(folder / "artifacts"), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return subprocess.Popen(
         [sys.executable, "-m", "mlflow", *words],
+        env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
