@@ -55,7 +55,6 @@ def test_the_example_of_a_federations_file_has_every_key_with_its_default(tmp_pa
             assert float(value) == default[key], key
 
 
-@pytest.mark.quick
 @pytest.mark.federation
 def test_a_federation_of_processes_goes_on_from_its_last_version(tmp_path):
     for version, parent, receipts in ((1, "none", 3), (2, "1", 6)):

@@ -21,7 +21,6 @@ def policy(federation, name, text):
     return "", "--policy", path
 
 
-@pytest.mark.quick
 def test_no_hospital_runs_what_a_server_sends(crowd, registry, tmp_path):
     marker = tmp_path / "marker"
     before = {name: len(crowd.receipts(name)) for name in NAMES}

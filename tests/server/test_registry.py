@@ -162,6 +162,7 @@ def test_training_from_a_version_that_is_no_longer_the_newest_is_refused(registr
     assert registry.latest("flops-digits") == second
 
 
+@pytest.mark.slow
 def test_several_first_runs_at_once_all_find_their_registry(here):
     script = "from server.registry import Registry; Registry()"
     started = [

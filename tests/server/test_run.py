@@ -118,7 +118,15 @@ def test_compare_adds_the_other_two_ways_to_the_json(flops, here):
     assert 0 < result["pooled_accuracy"] <= 1
 
 
-@pytest.mark.parametrize("options", [(), ("--partition", "dirichlet:0.5"), ("--fraction", 0.5)], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        pytest.param(("--partition", "dirichlet:0.5"), marks=pytest.mark.slow),
+        pytest.param(("--fraction", 0.5), marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_the_same_seed_makes_the_same_model_bit_for_bit(flops, here, options):
     command = ("run", "digits", "--rounds", 2, "--clients", 6, *options, "--json")
 
@@ -229,6 +237,7 @@ def test_the_trained_model_is_in_the_output_folder_too(quick):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_ray_engine_trains_the_same_apps(flops, here):
     options = ("--clients", 4, "--rounds", 3, "--json")
 
@@ -253,4 +262,6 @@ def test_the_documented_accuracy_is_reached_with_defaults(flops, here, options, 
 
     assert result["accuracy"] >= least
     if "pooled_accuracy" in result:
-        assert result["accuracy"] >= result["pooled_accuracy"] - 0.01
+        # One point, and another for chance: two accuracies on the same 338 examples differ by 0.009 without a reason,
+        # and processors round differently.
+        assert result["accuracy"] >= result["pooled_accuracy"] - 0.02

@@ -172,7 +172,7 @@ def test_as_many_hospitals_as_patients_leave_nothing_to_evaluate_on(flops, here)
     assert "nothing is left to evaluate on; lower --clients" in ended.line
 
 
-@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])])
 def test_a_task_that_fails_in_training_names_the_hospital(flops, here, monkeypatch, engine):
     (here / "own_tasks.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(here))
@@ -204,8 +204,8 @@ def test_a_task_that_does_not_fit_is_known_before_training(flops, here, monkeypa
     ("engine", "sent", "code", "said"),
     [
         ("local", signal.SIGINT, 130, "interrupted"),
-        ("local", signal.SIGTERM, 143, "terminated"),
-        pytest.param("ray", signal.SIGINT, 130, "interrupted", marks=pytest.mark.ray),
+        pytest.param("local", signal.SIGTERM, 143, "terminated", marks=pytest.mark.slow),
+        pytest.param("ray", signal.SIGINT, 130, "interrupted", marks=[pytest.mark.ray, pytest.mark.slow]),
     ],
     ids=str,
 )

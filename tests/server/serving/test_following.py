@@ -256,6 +256,7 @@ def test_a_tracking_server_that_is_gone_keeps_nobody_from_answers(
         tracking.wait()
 
 
+@pytest.mark.slow
 def test_the_first_version_is_fetched_aside(registry: Registry, serve: Serve, here: Path) -> None:
     register(registry, DIGITS, 1)
     ahead = Ahead(MODEL, CHAMPION)
@@ -325,7 +326,7 @@ def test_a_champion_that_is_gone_is_told_and_goes_on(registry: Registry, serve: 
 
 
 def test_an_account_in_an_address_is_not_told() -> None:
-    from server.registry import _reason
+    from server.registry_names import reason_of
 
     said = "403 Client Error: Forbidden for url: https://ward:s3cret@mlflow.example.org/a/b?X-Amz-Signature=abc"
-    assert _reason(ValueError(said)).endswith("url: https://mlflow.example.org/a/b?…")
+    assert reason_of(ValueError(said)).endswith("url: https://mlflow.example.org/a/b?…")

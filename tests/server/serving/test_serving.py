@@ -288,7 +288,7 @@ def test_the_health_command_asks_it_where_no_job_listens(
     monkeypatch.setattr(health, "_SERVING", digits_api.base_url.port)
     monkeypatch.setenv("FLOPS_PORT", str(free_port()))
     told = CliRunner().invoke(health.health, ["--json"], standalone_mode=False)
-    assert json.loads(told.output) == {"healthy": True, "port": digits_api.base_url.port}
+    assert json.loads(told.stdout) == {"healthy": True, "port": digits_api.base_url.port}
     assert told.return_value == 0
     # A port that is named is the one that counts.
     named = CliRunner().invoke(health.health, ["--port", str(free_port())], standalone_mode=False)
