@@ -96,7 +96,6 @@ def test_those_who_do_not_fit_are_refused_and_the_others_go_on(crowd, registry, 
     near.wait_for("waiting for the next")
 
 
-@pytest.mark.quick
 def test_receipts_say_what_was_done_and_show_tampering(crowd, registry):
     from click.testing import CliRunner
 
