@@ -5,6 +5,7 @@ Plain ASGI: a middleware with requests and answers of its own would cost as much
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -12,6 +13,7 @@ import traceback
 import uuid
 from typing import TYPE_CHECKING
 
+from server.serving.limits import RETRY
 from server.serving.notes import begin_note, log_request
 from server.serving.refusals import error_answer
 
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _UNLOGGED = frozenset({"/health", "/health/live", "/health/ready", "/metrics", "/ping"})
 
+_REQUESTS = 2000
+"""So many are handled at once."""
+
 _log = logging.getLogger("flops.server.serving")
 
 
@@ -31,6 +36,7 @@ class Front:
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -46,8 +52,17 @@ class Front:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", note.request.encode())]
             await send(message)
 
+        self._under_way += 1
         try:
-            await self._app(scope, receive, send_with_id)
+            if self._under_way > _REQUESTS and scope["path"] not in _UNLOGGED:
+                headers = {**RETRY, "Connection": "close"}
+                await error_answer(scope, 503, "too many requests at once; try again", headers)(
+                    scope, receive, send_with_id
+                )
+            else:
+                await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            _log.warning("request %s is given up: the server stops, and its client takes no answer", note.request)
         except Exception as error:
             # A bug. Its message may hold a patient's values: type and place are all that is told.
             place = traceback.extract_tb(error.__traceback__)[-1]
@@ -56,6 +71,8 @@ class Front:
             if not note.status:
                 answer = error_answer(scope, 500, "the server failed; its log says where")
                 await answer(scope, receive, send_with_id)
+        finally:
+            self._under_way -= 1
         seconds = time.perf_counter() - started
         path = _template(scope)
         self._metrics.answered(scope["method"], path, note.status, seconds, note.examples)

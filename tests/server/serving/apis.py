@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,10 @@ def served(champion: Champion, options: Options | None = None) -> Iterator[httpx
             yield client
         server.should_exit = True
         thread.join(20)
+
+
+def connect(api: httpx.Client) -> socket.socket:
+    return socket.create_connection((api.base_url.host, api.base_url.port), timeout=10)
 
 
 def digits(count: int = 1) -> list[Any]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.registry import Registry
+from server.serving.api import Options
+from server.serving.limits import Limits
 from tests.server.serving.apis import served, standing
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ def serve() -> Iterator[Callable[..., httpx.Client]]:
     """Serve a champion for one test."""
     with contextlib.ExitStack() as stack:
         yield lambda *arguments: stack.enter_context(served(*arguments))
+
+
+@pytest.fixture
+def impatient(serve: Callable[..., httpx.Client]) -> httpx.Client:
+    return serve(standing("digits"), Options(limits=Limits(body=2000, examples=2, seconds=0.4)))
 
 
 @pytest.fixture

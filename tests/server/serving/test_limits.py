@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
-import socket
 import threading
 import time
 from dataclasses import replace
@@ -18,11 +16,11 @@ import torch
 from fl.data.schema import Column, TableSchema
 from fl.inference import Predictor
 from fl.tasks.tabular import tabular_task
-from server.serving import computing, examples, listening
+from server.serving import computing, examples
 from server.serving.api import Options
 from server.serving.keys import Keys, make_key
 from server.serving.limits import Limits
-from tests.server.serving.apis import digits, standing
+from tests.server.serving.apis import connect, digits, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,22 +31,6 @@ if TYPE_CHECKING:
     Serve = Callable[..., httpx.Client]
 
 JSON = {"content-type": "application/json"}
-
-
-@pytest.fixture
-def impatient(serve: Serve) -> httpx.Client:
-    return serve(standing("digits"), Options(limits=Limits(body=2000, examples=2, seconds=0.4)))
-
-
-def connect(api: httpx.Client) -> socket.socket:
-    return socket.create_connection((api.base_url.host, api.base_url.port), timeout=10)
-
-
-def read_all(connection: socket.socket) -> bytes:
-    found = b""
-    while part := connection.recv(65536):
-        found += part
-    return found
 
 
 def test_a_body_over_the_limit_is_refused_however_it_comes(impatient: httpx.Client) -> None:
@@ -65,38 +47,6 @@ def test_a_body_over_the_limit_is_refused_however_it_comes(impatient: httpx.Clie
             b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 99999999\r\n\r\n"
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 413")
-
-
-def test_who_sends_slowly_is_not_waited_for(impatient: httpx.Client) -> None:
-    with connect(impatient) as connection:
-        connection.sendall(
-            b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 20\r\n\r\n{"
-        )
-        answer = read_all(connection)
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"did not come within 0.4 s" in answer
-    for beginning in (b"", b"POST /predict HT", b"POST /predict HTTP/1.1\r\nhost: x\r\nx-a: "):
-        with connect(impatient) as connection:
-            connection.sendall(beginning)
-            assert read_all(connection) == b""
-    with connect(impatient) as connection:
-        connection.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nx-a: " + b"a" * 100_000)
-        assert read_all(connection).startswith(b"HTTP/1.1 400")
-
-
-def test_who_is_silent_makes_room_for_who_asks(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS", 8)
-    api = serve(standing("digits"))
-    with contextlib.ExitStack() as stack:
-        silent = [stack.enter_context(connect(api)) for _ in range(30)]
-        for _ in range(3):
-            with httpx.Client(base_url=api.base_url, trust_env=False) as another:
-                assert another.get("/health/live").status_code == 200
-                assert another.post("/predict", json={"inputs": digits(1)}).status_code == 200
-        for connection in silent[:20]:
-            assert read_all(connection) == b""
-        silent[-1].sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-        assert read_all(silent[-1]).startswith(b"HTTP/1.1 200")
 
 
 def test_many_examples_in_few_bytes_keep_nobody_waiting(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,14 +263,6 @@ def test_bodies_that_are_together_too_large_are_not_held(serve: Serve, monkeypat
         thread.join()
     assert sorted(statuses) == [200, 200, 503, 503, 503]
     assert api.post("/predict", content=body, headers=JSON).status_code == 200  # All was given back.
-
-
-def test_what_comes_behind_a_chunked_body_is_not_kept(impatient: httpx.Client) -> None:
-    with connect(impatient) as connection:
-        connection.sendall(b"POST /predict HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n")
-        connection.sendall(b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
-        connection.sendall(b"x-api-key: late\r\n" * 20_000 + b"\r\n")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 422")
 
 
 def test_a_path_with_a_line_end_makes_no_line_and_no_series(impatient: httpx.Client) -> None:
