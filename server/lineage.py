@@ -117,9 +117,32 @@ def read_lineage(text: str, where: str) -> Lineage:
                 f"{where}: its lineage is of schema {values.get('schema')}, this release knows {SCHEMA}: upgrade it"
             )
         known = {name: values[name] for name in Lineage.__dataclass_fields__ if name in values}
+        for name, value in known.items():
+            _check(name, value, str(Lineage.__dataclass_fields__[name].type))
         return Lineage(**known)
     except (TypeError, ValueError) as error:
         raise FlopsError(f"{where}: its lineage cannot be read: {error}") from error
+
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "float": (int, float),
+    "Mapping": (dict,),
+    "Sequence": (list,),
+}
+
+
+def _check(name: str, value: Any, kind: str) -> None:
+    """Refuse what is not of a field's type; kind is that, as it is written."""
+    wanted: type | tuple[type, ...] = _KINDS[kind.partition("[")[0]]
+    inside: Any = value
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise TypeError(f"{name} is a {type(value).__name__}")
+    if kind.endswith("Mapping[str, Any]]"):
+        for row in inside.values() if kind.startswith("Mapping") else inside:
+            if not isinstance(row, dict):
+                raise TypeError(f"{name} has a {type(row).__name__} in it")
 
 
 def lineage_of(

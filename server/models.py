@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from fl.errors import FlopsError, SettingsError
 from fl.protocol import ABANDONED, CHAMPION, GATE, PASSED
@@ -135,9 +136,11 @@ def lineage(registry: Registry, version: ModelVersion) -> Lineage:
 def lineage_if_any(registry: Registry, version: ModelVersion) -> dict[str, Any] | None:
     """Return a version's lineage as JSON has it; None where it cannot be read, which holds up nobody."""
     try:
-        return asdict(lineage(registry, version))
-    except FlopsError:
+        told = asdict(lineage(registry, version))
+        orjson.dumps(told)  # Whoever wrote it: it is to be told on.
+    except Exception:
         return None
+    return told
 
 
 def history(registry: Registry, version: ModelVersion) -> Iterator[Lineage]:
@@ -206,21 +209,23 @@ def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: s
 
     Raises:
         AliasMoved: somebody else moved the champion meanwhile.
-        FlopsError: there is none to go back to, or the registry failed.
+        SettingsError: there is none to go back to, or it was taken back itself.
+        FlopsError: it cannot be loaded, or the registry failed.
     """
     champion = registry.aliased(model, CHAMPION)  # First: who moves it after this look is noticed.
     versions = registry.versions(model)
     if to is None:
         if champion is None:
-            raise FlopsError(f"model {model} has no {CHAMPION} to go back from; name a version: --to")
+            raise SettingsError(f"model {model} has no {CHAMPION} to go back from; name a version: --to")
         earlier = [v for v in versions if v.version < champion.version and not v.abandoned]
         to = next((v for v in earlier if v.tags.get(GATE, PASSED) == PASSED), None)
         if to is None:
-            raise FlopsError(f"model {model} has no version before {champion.version} to go back to")
+            raise SettingsError(f"model {model} has no version before {champion.version} to go back to")
     if to.abandoned:
-        raise FlopsError(
+        raise SettingsError(
             f"model {model} version {to.version} was taken back itself: {to.tags[ABANDONED]}; name another one"
         )
+    registry.load(to)  # What cannot be served is no champion, and nothing is taken back for it.
     left = [v for v in versions if v.version > to.version and not v.abandoned]
     for version in left:
         registry.abandon(version, reason)

@@ -169,7 +169,7 @@ class Registry:
         """Return a file that is stored with a version; None where there is none.
 
         Raises:
-            FlopsError: the registry failed.
+            FlopsError: the registry failed, or it is no text.
         """
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -180,6 +180,10 @@ class Registry:
                     artifact_uri=f"{version.source}/{file}", dst_path=folder, tracking_uri=self.uri
                 )
                 return Path(path).read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise FlopsError(
+                    f"model {version.name} version {version.version} cannot be read: {file} is no text in UTF-8"
+                ) from error
             except (MlflowException, OSError) as error:
                 raise FlopsError(
                     f"model {version.name} version {version.version} cannot be read: {reason_of(error)}"

@@ -293,7 +293,8 @@ def _number(value: Any) -> float:
         return math.nan
 
 
-def _missing(value: Any, schema: TableSchema) -> bool:
+def is_missing(value: Any, schema: TableSchema) -> bool:
+    """Return whether a cell has no value: nothing, NaN, or what the schema takes for it."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return True
     return _text(value) in schema.missing_values
@@ -313,7 +314,7 @@ def _numeric(cells: Cells, column: Column, schema: TableSchema) -> NDArray[np.fl
     fill = math.nan if column.missing == "mean" else column.missing
     values = np.empty((len(cells), 1))
     for row, cell in enumerate(cells):
-        if _missing(cell, schema):
+        if is_missing(cell, schema):
             if column.missing == "refuse":
                 raise _refused(row, column)
             values[row] = fill
@@ -335,7 +336,7 @@ def _categorical(cells: Cells, column: Column, schema: TableSchema) -> NDArray[n
     index = {category: position for position, category in enumerate(column.categories)}
     values = np.zeros((len(cells), column.width))
     for row, cell in enumerate(cells):
-        if not _missing(cell, schema):
+        if not is_missing(cell, schema):
             word = _text(cell)
             if word not in index:
                 known = f"known: {', '.join(index)}"

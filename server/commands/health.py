@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
+
 import click
 
+_JOB, _API = "/health", "/health/live"
 _SERVING = 8000
 """Where `flops server serve` listens unless it is told otherwise."""
 
@@ -36,20 +39,44 @@ def health(context: click.Context, port: int, plain_text: bool, as_json: bool) -
 
     chosen = context.get_parameter_source("port") is click.core.ParameterSource.COMMANDLINE
     try:
-        try:
-            status = _ask(port, "/health", plain_text=plain_text)
-        except ConnectionRefusedError:
-            if chosen or port == _SERVING:
-                raise
-            status, port = _ask(_SERVING, "/health/live", plain_text=True), _SERVING
+        status, port = _status(port, plain_text=plain_text, elsewhere=not chosen)
     except OSError as error:
         if as_json:
             click.echo(json.dumps({"healthy": False, "port": port}))
-        hint = "; does it run with TLS? then leave out --plain-text" if plain_text else ""
+        hint = ""
+        if plain_text:
+            hint = "; does it run with TLS? then leave out --plain-text"
+        elif isinstance(error, ssl.SSLError):
+            hint = "; does it run without TLS, as the prediction API does? then give --plain-text"
         who = f"no job answers on port {port}" + ("" if chosen else f", and no prediction API on {_SERVING}")
         raise FlopsError(f"{who}: {error}{hint}") from error
     click.echo(json.dumps({"healthy": status == 200, "port": port}) if as_json else f"port {port} answers {status}")
     return 0 if status == 200 else 1
+
+
+def _status(port: int, *, plain_text: bool, elsewhere: bool) -> tuple[int, int]:
+    """Return what a job or a prediction API answers, and at which port.
+
+    Args:
+        port: the job's.
+        plain_text: it runs without TLS.
+        elsewhere: whether a prediction API may answer in the job's place.
+
+    Raises:
+        OSError: nobody answers.
+    """
+    try:
+        status = _ask(port, _JOB, plain_text=plain_text)
+    except (ConnectionRefusedError, ssl.SSLError) as error:
+        if not elsewhere:
+            raise
+        try:
+            return _ask(_SERVING, _API, plain_text=True), _SERVING
+        except OSError:
+            raise error from None
+    if plain_text and status == 503:
+        status = _ask(port, _API, plain_text=True)  # A prediction API without a model lives, too.
+    return status, port
 
 
 def _ask(port: int, path: str, *, plain_text: bool) -> int:
@@ -59,7 +86,6 @@ def _ask(port: int, path: str, *, plain_text: bool) -> int:
         OSError: it does not.
     """
     import http.client
-    import ssl
 
     connection: http.client.HTTPConnection
     if plain_text:

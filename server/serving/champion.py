@@ -65,7 +65,7 @@ class Champion:
         self.answers = False
         self.failed: int | None = None
         self.loads = self.failures = 0
-        self._again = self._wait = 0.0
+        self._again = self._wait = self._asked = 0.0
         self._reason = ""
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -99,10 +99,19 @@ class Champion:
             raise FlopsError(f"model {self.model} has no {self.alias} any more; version {there} goes on answering")
         if self.served is not None and self.served.version.version == found.version:
             self.failed = None
+            self._look_for_lineage(self.served)
             return
         if self.failed == found.version and time.monotonic() < self._again:
             raise FlopsError(self._reason)  # What does not load is not fetched every few seconds.
         self._load(found)
+
+    def _look_for_lineage(self, there: Served) -> None:
+        """Fetch what could not be read when the version was loaded, but not every few seconds."""
+        from server.models import lineage_if_any
+
+        if there.lineage is None and self._registry is not None and time.monotonic() >= self._asked:
+            self._asked = time.monotonic() + _LONGEST_WAIT
+            self.served = replace(there, lineage=lineage_if_any(self._registry, there.version))
 
     def _find(self) -> ModelVersion | None:
         from server.models import open_registry

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl.data.schema import TableSchema
-from fl.data.table import encode_columns
+from fl.data.table import encode_columns, is_missing
 from fl.errors import DataError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def encode_rows(rows: list[Any], schema: TableSchema, *, strict: bool = True) ->
         if not row.keys() <= names and (more := _stray(row.keys(), names, strict=strict)):
             raise DataError("the schema does not know it", row=number, column=more)
     cells = {name: [row.get(name) for row in rows] for name in names}
-    return encode_columns(cells, schema, first=1)
+    return _encode_cells(cells, schema)
 
 
 def encode_table(columns: Mapping[str, list[Any]], schema: TableSchema, rows: int) -> NDArray[np.float64]:
@@ -102,8 +102,16 @@ def encode_table(columns: Mapping[str, list[Any]], schema: TableSchema, rows: in
     names = {column.name for column in schema.columns}
     if more := _stray(columns.keys(), names):
         raise DataError("the schema does not know it", column=more)
-    cells = {name: columns.get(name) or [None] * rows for name in names}
-    return encode_columns(cells, schema, first=1)
+    return _encode_cells({name: columns.get(name) or [None] * rows for name in names}, schema)
+
+
+def _encode_cells(cells: Mapping[str, list[Any]], schema: TableSchema) -> NDArray[np.float64]:
+    encoded = encode_columns(cells, schema, first=1)
+    for number, row in enumerate(zip(*cells.values(), strict=True), start=1):
+        if all(is_missing(value, schema) for value in row):
+            # The model would answer: what it thinks of anybody.
+            raise DataError("the example has no value at all", row=number)
+    return encoded
 
 
 def _stray(given: Set[str], known: set[str], *, strict: bool = False) -> str:

@@ -23,6 +23,7 @@ def example_schema(schema: Schema | None) -> Json:
             "properties": {column.name: _column(column) for column in schema.columns},
             "required": [column.name for column in schema.columns if column.missing == "refuse"],
             "additionalProperties": False,
+            "minProperties": 1,
         }
     found: Json = {"type": "number", **_limits(schema.low, schema.high)}
     for size in reversed(schema.shape):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from server.settings import read_federation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from server.registry import ModelVersion
     from tests.conftest import Ended
@@ -159,9 +159,25 @@ def test_a_rollback_restores_marks_and_is_trained_on_from(
     again = flops("models", "rollback", "--reason", "again")
     assert again.out.startswith(f"{MODEL}: version 1 is the champion, and the next job goes on from it")
     ended = flops("models", "rollback", "--to", "2", "--reason", "x")
-    assert (ended.code, "version 2 was taken back itself: wrong labels" in ended.line) == (1, True)
-    assert "has no version before 1 to go back to" in flops("models", "rollback", "--reason", "x").line
+    assert (ended.code, "version 2 was taken back itself: wrong labels" in ended.line) == (2, True)
+    ended = flops("models", "rollback", "--reason", "x")
+    assert (ended.code, "has no version before 1 to go back to" in ended.line) == (2, True)
+    assert "\ntaken back: wrong labels\n" in flops("models", "show", "2").out
+    assert flops("models", "show", "2", "--json").json["taken_back"] == "wrong labels"
+    assert flops("models", "show", "1", "--json").json["taken_back"] is None
     assert flops("models", "rollback", "--reason", " ").code == 2
+
+
+@pytest.mark.usefixtures("own")
+def test_nothing_is_taken_back_for_a_version_that_cannot_be_served(flops: Callable[..., Ended], here: Path) -> None:
+    registry = Registry()
+    stored = Path(registry.find(MODEL, 1).source.removeprefix("file://"))
+    (weights,) = (stored / "data").rglob("*.safetensors")
+    weights.write_bytes(b"damaged")
+    ended = flops("models", "rollback", "--to", "1", "--reason", "wrong labels")
+    assert ended.code == 1
+    assert [row["champion"] for row in flops("models", "--json").json["versions"]] == [True, False]
+    assert not registry.find(MODEL, 2).abandoned
 
 
 @pytest.mark.usefixtures("own")
@@ -206,6 +222,9 @@ def test_a_version_without_lineage_is_told_by_its_tags(here: Path, flops: Callab
     assert shown.endswith("from version 7, which is gone\n")
 
 
+DAMAGED = '{"schema": 1, "model": "m", "task": "t", "signature": "s", "digest": "d", %s}'
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -213,6 +232,11 @@ def test_a_version_without_lineage_is_told_by_its_tags(here: Path, flops: Callab
         ("[]", "cannot be read: no JSON object"),
         ('{"schema": 99}', "is of schema 99, this release knows 1: upgrade it"),
         ('{"schema": 1}', "cannot be read"),
+        (DAMAGED % '"parent": "1"', "cannot be read: parent is a str"),
+        (DAMAGED % '"rounds": true', "cannot be read: rounds is a bool"),
+        (DAMAGED % '"hospitals": []', "cannot be read: hospitals is a list"),
+        (DAMAGED % '"hospitals": {"a": 1}', "cannot be read: hospitals has a int in it"),
+        (DAMAGED % '"left_out": ["a"]', "cannot be read: left_out has a str in it"),
     ],
 )
 def test_a_lineage_that_is_none_is_refused(text: str, told: str) -> None:

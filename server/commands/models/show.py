@@ -23,15 +23,20 @@ if TYPE_CHECKING:
 @click.pass_context
 def show(context: click.Context, version: str, as_json: bool) -> None:
     """Show what made a version, a number or an alias such as champion, and its parents, to the root."""
+    from fl.protocol import ABANDONED
     from server.models import choose_model, history, number_of, open_registry
 
     registry = open_registry()
     name = choose_model(registry, context.obj["model"])
-    found = list(history(registry, number_of(registry, name, version)))
+    chosen = number_of(registry, name, version)
+    found, taken_back = list(history(registry, chosen)), chosen.tags.get(ABANDONED)
     if as_json:
-        click.echo(json.dumps({"model": name, "history": [asdict(one) for one in found]}))
+        told = {"model": name, "taken_back": taken_back, "history": [asdict(one) for one in found]}
+        click.echo(json.dumps(told))
         return
     _tell(found[0])
+    if taken_back is not None:
+        click.echo(f"taken back: {taken_back}")
     for one in found[1:]:
         made = f"release {one.release}" if one.release else f"commit {one.commit[:12]}" if one.commit else "by hand"
         measured = _measured(one.metrics)

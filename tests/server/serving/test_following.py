@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from fl.inference import Predictor
 from fl.model import initial_state
 from fl.protocol import CHAMPION
 from fl.tasks import find_task
+from server.lineage import FILE, Lineage
 from server.registry import ModelVersion, Registry
 from server.serving.ahead import Ahead
 from server.serving.champion import Champion
@@ -277,6 +279,25 @@ def test_the_first_version_is_fetched_aside(registry: Registry, serve: Serve, he
     assert api.get("/model").json()["lineage"]["model"] == MODEL
     with Ahead("none", CHAMPION) as nothing:
         assert nothing.take() is None
+
+
+def test_a_damaged_lineage_keeps_no_model_from_being_served(registry: Registry, serve: Serve) -> None:
+    whole = asdict(Lineage(MODEL, "digits", "s", "d"))
+    for number, damaged in enumerate(
+        (b"\xff\xfe", b"[1]", json.dumps(whole | {"rounds": 1 << 80}).encode()), start=1
+    ):
+        made = register(registry, DIGITS, number, moves=False)
+        (Path(made.source.removeprefix("file://")) / FILE).write_bytes(damaged)
+    champion = Champion(MODEL, CHAMPION, 0.05)
+    api = serve(champion)
+    for number in range(1, 4):
+        move(registry, registry.find(MODEL, number))
+        until(lambda: api.get("/health/ready").json() == {"ready": True, "version": number, "problem": ""})  # noqa: B023
+        assert api.get("/model").json()["lineage"] is None
+    (Path(registry.find(MODEL, 3).source.removeprefix("file://")) / FILE).write_text(json.dumps(whole))
+    champion._asked = 0.0  # It is a minute later.
+    until(lambda: (api.get("/model").json()["lineage"] or {}).get("task") == "digits")
+    assert champion.loads == 3
 
 
 def test_the_command_serves_the_only_model_there_is(registry: Registry, here: Path) -> None:

@@ -53,7 +53,7 @@ def test_many_examples_in_few_bytes_keep_nobody_waiting(serve: Serve, monkeypatc
     columns = tuple(Column(f"c{n}", "numeric", missing="mean") for n in range(50))
     champion = standing(tabular_task(TableSchema(columns, "outcome", ("well", "ill"))))
     assert champion.served is not None
-    champion.served = replace(champion.served, few=10)
+    champion.served = replace(champion.served, quick=1 << 16, few=10)
     threads = set()
     encode_rows = examples.encode_rows
 
@@ -64,12 +64,12 @@ def test_many_examples_in_few_bytes_keep_nobody_waiting(serve: Serve, monkeypatc
     monkeypatch.setattr(examples, "encode_rows", noted)
     api = serve(champion)
     for many in (1000, 11):
-        body = {"inputs": [{}] * many}
+        body = {"inputs": [{"c0": 0}] * many}
         assert len(json.dumps(body)) < champion.served.quick
         assert len(api.post("/predict", json=body).json()["predictions"]) == many
     assert threads == {"computing"}
-    assert "at most 1000" in api.post("/predict", json={"inputs": [{}] * 1001}).json()["error"]
-    assert api.post("/predict", json={"inputs": [{}] * 10}).status_code == 200
+    assert "at most 1000" in api.post("/predict", json={"inputs": [{"c0": 0}] * 1001}).json()["error"]
+    assert api.post("/predict", json={"inputs": [{"c0": 0}] * 10}).status_code == 200
     assert len(threads) == 2
 
 

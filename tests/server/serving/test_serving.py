@@ -61,9 +61,22 @@ def test_many_at_once_are_told_as_one_by_one(digits_api: httpx.Client) -> None:
 
 def test_rows_of_a_table_are_told(table_api: httpx.Client) -> None:
     row = {column.name: 1.0 for column in find_task("breast-cancer").schema.columns}
-    for inputs, many in (([row, row], 2), (row, 1), ({}, 1)):
+    some = {"mean radius": 1.0}
+    for inputs, many in (([row, row], 2), (row, 1), (some, 1)):
         told = table_api.post("/predict", json={"inputs": inputs}).json()
         assert len(told["predictions"]) == many
+
+
+def test_what_has_no_value_is_no_example(table_api: httpx.Client) -> None:
+    for path, body, row in (
+        ("/predict", {"inputs": {}}, 1),
+        ("/predict", {"inputs": [{"mean radius": 1.0}, {"mean radius": None, "mean area": ""}]}, 2),
+        ("/invocations", {"dataframe_split": {"columns": ["mean radius"], "data": [[1], [None]]}}, 2),
+        ("/invocations", {"instances": [{}]}, 1),
+    ):
+        answer = table_api.post(path, json=body)
+        assert answer.status_code == 422
+        assert f"row {row}: the example has no value at all" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
