@@ -224,10 +224,21 @@ def _runner() -> str:
         raise Skip("systemd does not answer") from None
     units = [line.split() for line in ended.stdout.splitlines() if line.strip()]
     if ended.returncode != 0 or not units:
-        raise Skip("no service actions.runner.* here; a release by hand needs none")
+        raise Skip(
+            "no service actions.runner.* here; a release by hand needs none, a runner does: ./svc.sh install && "
+            "./svc.sh start in its folder"
+        )
     for unit in units:
         if len(unit) > 3 and unit[2] != "active":
             raise FlopsError(f"{unit[0]} is {unit[2]}; systemctl start {unit[0]}")
+        asked = subprocess.run(  # noqa: S603
+            [program, "is-enabled", unit[0]], capture_output=True, text=True, check=False, timeout=10
+        )
+        if asked.returncode != 0:
+            said = asked.stdout.strip() or "not enabled"
+            raise FlopsError(
+                f"{unit[0]} is {said}, and gone with the machine's next start; systemctl enable {unit[0]}"
+            )
     return ", ".join(unit[0] for unit in units)
 
 

@@ -6,20 +6,23 @@ read, written or pushed does not.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import re
 import shlex
 import tempfile
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from cryptography.hazmat.primitives import serialization
 
 from pipeline.git_words import KeyRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from pipeline.settings import Settings
 
@@ -68,6 +71,30 @@ def plain() -> dict[str, str]:
     for number, (key, value) in enumerate(_SETTINGS.items(), first):
         variables[f"GIT_CONFIG_KEY_{number}"], variables[f"GIT_CONFIG_VALUE_{number}"] = key, value
     return {**variables, "GIT_CONFIG_COUNT": str(first + len(_SETTINGS))}
+
+
+def without_account(address: str, environment: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Take name and password out of an address, which stands in git's arguments, where all of the machine see it.
+
+    Args:
+        address: as git takes it.
+        environment: variables for git.
+
+    Returns:
+        The address, and the variables with a setting that sends the account along.
+    """
+    found = re.fullmatch(r"(https?://)([^/@\s]*):([^/\s]*)@([^/@\s]+)(.*)", address)
+    if found is None:
+        return address, dict(environment)
+    scheme, user, password, host, rest = found.groups()
+    account = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    number = int(environment.get("GIT_CONFIG_COUNT", "0"))
+    setting = {
+        f"GIT_CONFIG_KEY_{number}": f"http.{scheme}{host}/.extraHeader",
+        f"GIT_CONFIG_VALUE_{number}": f"Authorization: Basic {account}",
+        "GIT_CONFIG_COUNT": str(number + 1),
+    }
+    return f"{scheme}{host}{rest}", {**environment, **setting}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fl.errors import FlopsError, SettingsError
-from pipeline.git_environment import forget_callers, plain
+from pipeline.git_environment import forget_callers, plain, without_account
 from pipeline.git_words import SECONDS, RepositoryRefused, explain_refusal, explain_words, public
 
 # Without git the import would fail; with this, the first use of it does.
@@ -55,6 +55,7 @@ def begin(address: str, folder: Path, environment: Mapping[str, str]) -> Repo:
         SettingsError: git is missing.
     """
     forget_callers()
+    address, environment = without_account(address, environment)
     try:
         repository = Repo.init(folder, bare=True)
         repository.git.update_environment(**environment)

@@ -22,12 +22,14 @@ class Event:
         config_commit: the commit's id.
         time: when it was made, ISO 8601.
         what: the commit's subject.
+        by: who put it in charge, which after a rollback is not who released it.
     """
 
     record: ReleaseRecord
     config_commit: str
     time: str
     what: str
+    by: str
 
 
 def events(repo: ConfigRepo, environment: str) -> list[Event]:
@@ -43,7 +45,8 @@ def events(repo: ConfigRepo, environment: str) -> list[Event]:
             continue
         if record is not None:
             when = commit.committed_datetime.isoformat()
-            found.append(Event(record, str(commit.hexsha), when, str(commit.summary)))
+            by = str(commit.trailers_dict.get("By", [record.by])[-1])
+            found.append(Event(record, str(commit.hexsha), when, str(commit.summary), by))
     return found
 
 

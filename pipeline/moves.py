@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -156,8 +157,18 @@ def restore_model(
         with connect(settings.tracking, variables) as registry:
             found = registry.restore(model, move.record, reason)
     except FlopsError as error:
-        again = f"flops rollback {move.environment} --to {move.record.release} --with-model"
-        raise FlopsError(f"{move.line}; but the model stays as it is: {error}; '{again}' does it later") from error
+        words = [
+            "flops",
+            "rollback",
+            move.environment,
+            "--to",
+            move.record.release,
+            "--with-model",
+            "--reason",
+            reason,
+        ]
+        told = f"{move.line}; but the model stays as it is: {error}; this does it later: {shlex.join(words)}"
+        raise FlopsError(told) from error
     return found or (None, [])
 
 
@@ -262,7 +273,7 @@ def promote(
         if before is not None and _newer(before.release, record.release, events(repo, source)):
             raise SettingsError(
                 f"{target} runs release {before.release}, which is newer than {source}'s {record.release}; to go "
-                f"back, say 'flops rollback {target}'"
+                f"back, say 'flops rollback {target} --reason WHY'"
             )
         check(repo, record)
         moved = replace(record, previous=before.release if before else "", promoted_from=source, by=by)

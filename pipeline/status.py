@@ -53,7 +53,7 @@ class EnvironmentStatus:
                     "subject": event.record.subject,
                     "time": event.time,
                     "what": event.what,
-                    "by": event.record.by,
+                    "by": event.by,
                     "smoke": event.record.smoke,
                     "protocol": event.record.protocol,
                     "images": {side: str(image) for side, image in event.record.images.items()},

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from pipeline.smoke import SmokeResult
 
 RELEASED, UNCHANGED, SUPERSEDED, HELD, PLANNED = "released", "unchanged", "superseded", "held", "planned"
-"""The outcomes; all of them end with exit code 0."""
+"""The outcomes that end with exit code 0."""
+
+FAILED = "failed"
+"""The one that does not."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Verdict:
     """How a release ended.
 
     Attributes:
-        outcome: released, unchanged, superseded, held, or planned (a dry run).
+        outcome: released, unchanged, superseded, held, planned (a dry run), or failed.
         reason: why nothing was changed, in a line; empty where something was.
         environment: the folder of the config repository.
         commit: the source commit.

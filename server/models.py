@@ -124,10 +124,10 @@ def lineage(registry: Registry, version: ModelVersion) -> Lineage:
         task=tags.get("task", ""),
         signature=tags.get("signature", ""),
         digest=tags.get("digest", ""),
-        parent=int(number) if number.isdigit() else 0,
+        parent=int(number) if number.isascii() and number.isdigit() else 0,
         commit=tags.get("commit", ""),
         image=tags.get("image", ""),
-        rounds=int(rounds) if rounds.isdigit() else 0,
+        rounds=int(rounds) if rounds.isascii() and rounds.isdigit() else 0,
         protocol=0,
         settings={name: tags[name] for name in ("strategy", "seed", "partition") if name in tags},
     )
@@ -196,7 +196,8 @@ def difference(registry: Registry, one: ModelVersion, other: ModelVersion) -> Di
 def roll_back(registry: Registry, model: str, to: ModelVersion | None, reason: str) -> tuple[ModelVersion, list[int]]:
     """Let an earlier version be served and trained on from; all that came after it is taken back.
 
-    The versions are marked first and the alias is moved last: run again, it finishes what was interrupted.
+    The versions are marked first and the alias is moved last: run again with the same version, it finishes what was
+    interrupted.
 
     Args:
         registry: where they are.

@@ -51,10 +51,12 @@ def release(
     HARBOR_PASSWORD, a deploy key in SSH_PRIVATE_KEY where no file is named.
     """
     from fl.console import print_table
+    from fl.errors import FlopsError
     from pipeline.model_registry import VARIABLES
     from pipeline.release import Release
     from pipeline.settings import read_settings
     from pipeline.source import Source
+    from pipeline.verdict import FAILED, Verdict
 
     settings = read_settings(file, os.environ, needs=ALL)
     found = Source.open(source, revision)
@@ -70,19 +72,29 @@ def release(
         smoke=settings.smoke and not no_smoke,
         say=say,
         rebuild=rebuild,
-        registry_variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        registry_variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
     )
-    verdict = made.plan() if dry_run else _run(made)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        append(Path(summary), verdict.as_markdown())
-    if as_json:
-        click.echo(json.dumps(verdict.as_dict()))
+    try:
+        verdict = made.plan() if dry_run else _run(made)
+    except FlopsError as error:
+        _tell(Verdict(FAILED, str(error), made.environment, found.commit), as_json=as_json)
+        raise
+    if _tell(verdict, as_json=as_json):
         return 0
     if verdict.diff:
         click.echo(verdict.diff)
     print_table(("release", ""), verdict.rows())
     click.echo(verdict.line)
     return 0
+
+
+def _tell(verdict: Verdict, *, as_json: bool) -> bool:
+    """Tell GitHub how a release ended, and programs, which is all that is printed then."""
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        append(Path(summary), verdict.as_markdown())
+    if as_json:
+        click.echo(json.dumps(verdict.as_dict()))
+    return as_json
 
 
 def _run(made: Release) -> Verdict:

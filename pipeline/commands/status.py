@@ -56,7 +56,7 @@ def _show(one: EnvironmentStatus, limit: int) -> None:
             event.time[:19].replace("T", " "),
             event.record.images["server"].digest[7:19],
             event.record.images["client"].digest[7:19] if "client" in event.record.images else "",
-            event.record.by,
+            event.by,
         )
         for event in one.events[:limit]
     ]

@@ -149,11 +149,18 @@ def _tables(status: dict[str, Any]) -> None:
     from pipeline.loop.rounds import line, release_of
 
     rows = [
-        (pod["owner"], pod["role"], pod["state"], _time(pod["started"]), release_of(pod["image"]))
+        (
+            pod["owner"],
+            pod["role"],
+            pod["state"],
+            _time(pod["started"]),
+            release_of(pod["image"]),
+            pod.get("address", ""),
+        )
         for pod in status.get("pods", ())
     ]
     if rows:
-        print_table(("what", "role", "state", "since", "release"), rows)
+        print_table(("what", "role", "state", "since", "release", "address"), rows)
     rounds = [(_time(row["due"]), release_of(row["image"]), line(row)) for row in status.get("rounds", ())]
     if rounds:
         print_table(("round", "release", "how it ended"), rounds[-10:])

@@ -54,6 +54,7 @@ class Runner:
     _told: set[str] = field(default_factory=set)
     _asked: dict[str, Asked] = field(default_factory=dict)
     _addresses: dict[str, str] = field(default_factory=dict)
+    _places: dict[str, str] = field(default_factory=dict)
     _wanted: dict[str, float] = field(default_factory=dict)
 
     def adopt(self, there: Sequence[Pod]) -> None:
@@ -138,7 +139,14 @@ class Runner:
                 self.say(f"{pod.owner}: {asked.said}; it is started anew")
                 self.end(pod, grace)
             if asked.ready != before:
-                self.say(f"{pod.owner}: ready" if asked.ready else f"{pod.owner}: not ready: {asked.said}")
+                where = f" at {found}" if (found := self._address(pod, container)) else ""
+                self._places[pod.id] = found
+                self.say(f"{pod.owner}: ready{where}" if asked.ready else f"{pod.owner}: not ready: {asked.said}")
+
+    def _address(self, pod: Pod, container: Container) -> str:
+        """Return where a pod answers HTTP: its network is one of this machine's. Empty where it says no port."""
+        host, http = self._addresses.get(pod.id), [port for port in container.ports if port.name == "http"]
+        return f"http://{host}:{http[0].container_port}/" if host and http else ""
 
     def end(self, pod: Pod, grace: float) -> None:
         """Ask a pod to end; `insist` kills it once its grace is over."""
@@ -190,6 +198,7 @@ class Runner:
             "role": pod.role,
             "name": pod.name,
             "state": state,
+            "address": self._places.get(pod.id, ""),
             "attempt": pod.attempt,
             "started": pod.started.isoformat(timespec="seconds"),
             "image": pod.image,

@@ -30,8 +30,8 @@ _SERVING = 8000
 def health(context: click.Context, port: int, plain_text: bool, as_json: bool) -> int:
     """Ask what runs on this machine whether it is well; for a container's health check.
 
-    A job of `flops server round` is asked at its port, with TLS. Where nobody listens there, and no port was given,
-    `flops server serve` is asked whether it lives.
+    A job of `flops server round` is asked at its port, with TLS, or without where it speaks none. Where nobody
+    listens there, and `--port` does not say that it must be that one, `flops server serve` is asked whether it lives.
     """
     import json
 
@@ -43,11 +43,7 @@ def health(context: click.Context, port: int, plain_text: bool, as_json: bool) -
     except OSError as error:
         if as_json:
             click.echo(json.dumps({"healthy": False, "port": port}))
-        hint = ""
-        if plain_text:
-            hint = "; does it run with TLS? then leave out --plain-text"
-        elif isinstance(error, ssl.SSLError):
-            hint = "; does it run without TLS, as the prediction API does? then give --plain-text"
+        hint = "; does it run with TLS? then leave out --plain-text" if plain_text else ""
         who = f"no job answers on port {port}" + ("" if chosen else f", and no prediction API on {_SERVING}")
         raise FlopsError(f"{who}: {error}{hint}") from error
     click.echo(json.dumps({"healthy": status == 200, "port": port}) if as_json else f"port {port} answers {status}")
@@ -67,13 +63,14 @@ def _status(port: int, *, plain_text: bool, elsewhere: bool) -> tuple[int, int]:
     """
     try:
         status = _ask(port, _JOB, plain_text=plain_text)
-    except (ConnectionRefusedError, ssl.SSLError) as error:
+    except ConnectionRefusedError:
         if not elsewhere:
             raise
-        try:
-            return _ask(_SERVING, _API, plain_text=True), _SERVING
-        except OSError:
-            raise error from None
+        port, plain_text = _SERVING, True
+        status = _ask(port, _API, plain_text=True)
+    except ssl.SSLError:  # So answers what speaks no TLS.
+        plain_text = True
+        status = _ask(port, _JOB, plain_text=True)
     if plain_text and status == 503:
         status = _ask(port, _API, plain_text=True)  # A prediction API without a model lives, too.
     return status, port

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections import deque
+    from collections.abc import Awaitable, Callable
 
 CONNECTIONS = 1000
 """So many stay open; for a further one the one goes that is silent longest."""
 
 _SILENT_SECONDS = 1.0
 _HEADER_BYTES = 1 << 16
+_LINGER_SECONDS = 1.0
+_WAITING = 32
+"""So many requests of one connection may wait for the answer to one before them."""
 
 
 class Connection(HttpToolsProtocol):
@@ -30,13 +36,15 @@ class Connection(HttpToolsProtocol):
     head_seconds = whole_seconds = 10.0
     silent: ClassVar[dict[Connection, float]] = {}
     _timer: asyncio.TimerHandle | None = None
-    _head: int | None = 0  # How many bytes of a request's headers came; None behind them.
-    _only_head = True  # Whether all that came just now was of these.
+    _in_head = True
+    _loose = 0  # How many bytes came since a head, a part of a body or a request was whole.
     _deaf = False  # Nothing is read any more.
 
     def connection_made(self, transport: Any) -> None:
         """Begin; where there are too many, let the one go that is silent longest."""
-        super().connection_made(transport)
+        transport = _Transport(transport)
+        super().connection_made(cast("asyncio.Transport", transport))
+        self.flow = _Flow(self.transport, self.pipeline)
         self._wait(self.head_seconds)
         if len(self.connections) > CONNECTIONS and self.silent:
             first, since = next(iter(self.silent.items()))
@@ -55,18 +63,19 @@ class Connection(HttpToolsProtocol):
         """Read what came, and count a request's headers while they come."""
         if self._deaf:
             return
-        in_head, self._only_head = self._head is not None, True
-        try:
-            self._unset_keepalive_if_required()
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as found:
-            self._stay(data[found.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        if self._head is not None and in_head and self._only_head:
-            self._head += len(data)
-            if self._head > _HEADER_BYTES:
-                self.send_400_response("The request's headers are too long.")
+        self._unset_keepalive_if_required()
+        self._loose += len(data)
+        while data:
+            try:
+                self.parser.feed_data(data)
+                data = b""
+            except httptools.HttpParserUpgrade as found:
+                data = self._restated(data[found.args[0] :])
+            except httptools.HttpParserError:
+                self.send_400_response("Invalid HTTP request received.")
+                data = b""
+        if self._loose > _HEADER_BYTES and not self._deaf:
+            self.send_400_response("The request's headers are too long.")
         self._keep_time()
 
     def send_400_response(self, msg: str) -> None:
@@ -74,43 +83,58 @@ class Connection(HttpToolsProtocol):
         self._deaf = True
         if self.transport.is_closing():
             return
-        if self._is_open() and not self.cycle.more_body:
-            self._wait(None)
-            self.cycle.keep_alive = False  # That one was good, and is answered first.
-        else:
-            super().send_400_response(msg)
+        self._wait(None)
+        if not self._is_open() or (self.cycle.more_body and not self.pipeline):
+            self.transport.write(_BAD % (len(msg), msg.encode()))
+            self._linger()
+        elif self.cycle.more_body:  # It waits for the answer to another, and then it is its turn.
+            self.pipeline[0] = (self.cycle, _refuse)
 
     def on_message_begin(self) -> None:
         """Wait for a request's headers, so long."""
         super().on_message_begin()
-        self._head = 0
+        self._in_head = True
         self._wait(self.head_seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, but none that comes behind a body: nobody reads it, and there is no limit to them."""
-        if self._head is not None:
+        if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Wait for a request's body, and handle it meanwhile."""
-        self._head, self._only_head = None, False
+        self._in_head, self._loose = False, 0
         if self._is_offer():
             return
-        self._wait(self.whole_seconds)
+        if len(self.pipeline) >= _WAITING:
+            raise ValueError("too many")  # Which the parser makes an error of its own of.
         self.silent.pop(self, None)
         super().on_headers_complete()
+        # What waits for another's answer is not read meanwhile, and its time begins later.
+        self._wait(None if self.pipeline else self.whole_seconds)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a request's body."""
+        self._loose = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait no longer."""
         if self._is_offer():
             return
-        self._head = 0
+        self._loose = 0
         self._wait(None)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """Be silent, until the next request."""
         super().on_response_complete()
+        if not self.pipeline and not self.transport.is_closing():
+            self.flow.resume_reading()
+            if not self._is_open() and self._deaf:
+                self._linger()
+            elif self._is_open() and self.cycle.more_body:
+                self._wait(self.whole_seconds)
         if self.timeout_keep_alive_task is not None and not self.transport.is_closing():
             self.silent[self] = self.loop.time()
 
@@ -129,21 +153,35 @@ class Connection(HttpToolsProtocol):
         """Return whether the request offers to go on in another protocol, as Java's client does with HTTP/2."""
         return bool(self.parser.should_upgrade()) and self.parser.get_method() != b"CONNECT"
 
-    def _stay(self, rest: bytes) -> None:
-        """Do not take such an offer: read the request as one without it, its body, too, which the parser left out."""
+    def _restated(self, rest: bytes) -> bytes:
+        """Do not take such an offer: return the request as one without it, with the body that the parser left out."""
         if self.parser.get_method() == b"CONNECT":
-            return
+            self.send_400_response("Invalid HTTP request received.")
+            return b""
         line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = b"".join(b"%s: %s\r\n" % pair for pair in self.headers if pair[0] != b"upgrade")
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(line + headers + b"\r\n" + rest)
+        return line + headers + b"\r\n" + rest
+
+    def _linger(self) -> None:
+        """Say no more, and throw away for a moment what still comes: else the system would take the answer back."""
+        self._unset_keepalive_if_required()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
 
     def _wait(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        slow = "its request did not come in time"
-        self._timer = None if seconds is None else self.loop.call_later(seconds, self.close, slow)
+        self._timer = None if seconds is None else self.loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if self._is_open() and (self.pipeline or not self.cycle.more_body):
+            self.send_400_response("The request did not come in time.")
+        else:
+            self.close("its request did not come in time")
 
     def _keep_time(self) -> None:
         """Let no connection be without a time: what came may have been no request's beginning."""
@@ -151,3 +189,53 @@ class Connection(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
+
+
+class _Transport:
+    """A transport that takes no offence at an answer to a client that has just gone."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._transport.write(data)
+        except RuntimeError:
+            if not self._transport.is_closing():
+                raise
+
+
+class _Flow(FlowControl):
+    """Reads nothing while requests wait: each would cost memory, and nobody counts them."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
+_BAD = b"""\
+HTTP/1.1 400 Bad Request\r
+content-type: text/plain; charset=utf-8\r
+content-length: %d\r
+connection: close\r
+\r
+%s"""
+
+
+async def _refuse(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+    """Answer, in its turn, what did not come as it should."""
+    text = b"Invalid HTTP request received."
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", b"%d" % len(text)),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

@@ -44,8 +44,9 @@ def open_port(host: str, port: int, seconds: float = 15.0) -> socket.socket:
         except OSError:
             opened.close()
             raise
-    except OSError as error:
-        raise FlopsError(f"port {port} on {host} cannot be opened: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise FlopsError(f"port {port} on {host} cannot be opened: {why}") from error
     return opened
 
 

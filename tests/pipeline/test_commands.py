@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pipeline.commands.common import who
 from pipeline.settings import read_settings
 from tests.pipeline.repositories import MANIFEST, REGISTRY, add_commit, git, log, make_bare, show
 from tests.pipeline.sources import change, make_source
@@ -189,6 +190,8 @@ class TestStatus:
         flops("rollback", "dev", "--reason", "bad rounds")
         (told,) = flops("status", "dev", "--json").json["environments"]
         assert [release["release"][:10] for release in told["releases"]] == ["2026-01-01", "2026-01-02", "2026-01-01"]
+        assert [release["by"] for release in told["releases"][1:]] == ["octo", "octo"]
+        assert told["releases"][0]["by"] == who()
         assert told["releases"][0]["what"] == "dev: roll back to release 2026-01-01-00-00-00"
         assert told["hold"]["reason"] == "bad rounds"
         assert told["image"] == RECORD["images"]["server"]["image"]

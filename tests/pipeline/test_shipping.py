@@ -91,6 +91,18 @@ def test_what_people_and_github_see(place: Place, tmp_path: Path) -> None:
     assert PASSWORD not in ended.out + ended.err + summary.read_text()
 
 
+def test_what_people_and_github_see_of_a_failure(place: Place, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    place.set(GITHUB_STEP_SUMMARY=str(summary), HARBOR_PASSWORD="wr|ng")  # noqa: S106
+    ended = place.release("--json")
+    told = json.loads(ended.out)
+    assert (ended.code, told["outcome"], told["release"]) == (2, "failed", None)
+    assert ended.line.endswith(told["reason"])
+    assert "HARBOR_PASSWORD" in told["reason"]
+    assert summary.read_text().startswith("### failed: ")
+    assert "wr|ng" not in ended.out + ended.err + summary.read_text()
+
+
 def test_a_tag_that_exists_is_not_overwritten(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stopped(datetime):
         @classmethod

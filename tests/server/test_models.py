@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import pytest
 from fl.errors import FlopsError
 from fl.model import ModelState
 from fl.training import Evaluation
+from server import lineage_form
+from server.gate import Verdict
 from server.job import Progress
 from server.lineage import FILE, SCHEMA, Lineage, read_lineage
 from server.recording import Recorder
@@ -87,6 +90,9 @@ class TestCommands:
         tags = told["versions"][0]["tags"]
         assert (tags["parent"], tags["release"], tags["config_commit"]) == ("2", "2026-01-03-00-00-00", "c" * 40)
         assert tags["metrics"] == "loss 0.3000, accuracy 0.9000"
+        assert tags["contributions"].startswith("b: 10 examples, client ")
+        assert tags["left_out"] == "late: left out of round 1: did not answer within 30 s"
+        assert float(tags["seconds"]) > 0
         shown = flops("models", "--limit", "1").out
         assert "champion" in shown
         assert "2026-01-03-00-00-00" in shown
@@ -232,11 +238,15 @@ DAMAGED = '{"schema": 1, "model": "m", "task": "t", "signature": "s", "digest": 
         ("[]", "cannot be read: no JSON object"),
         ('{"schema": 99}', "is of schema 99, this release knows 1: upgrade it"),
         ('{"schema": 1}', "cannot be read"),
-        (DAMAGED % '"parent": "1"', "cannot be read: parent is a str"),
-        (DAMAGED % '"rounds": true', "cannot be read: rounds is a bool"),
-        (DAMAGED % '"hospitals": []', "cannot be read: hospitals is a list"),
-        (DAMAGED % '"hospitals": {"a": 1}', "cannot be read: hospitals has a int in it"),
-        (DAMAGED % '"left_out": ["a"]', "cannot be read: left_out has a str in it"),
+        (DAMAGED % '"parent": "1"', "cannot be read: parent: Input should be a valid integer"),
+        (DAMAGED % '"rounds": true', "cannot be read: rounds: "),
+        (DAMAGED % '"hospitals": []', "cannot be read: hospitals: "),
+        (DAMAGED % '"hospitals": {"a": 1}', "cannot be read: hospitals.a: "),
+        (DAMAGED % '"hospitals": {"a": {"metrics": [1]}}', "cannot be read: hospitals.a.metrics: "),
+        (DAMAGED % '"left_out": ["a"]', "cannot be read: left_out.0: "),
+        (DAMAGED % '"metrics": {"loss": "x"}', "cannot be read: metrics.loss: "),
+        (DAMAGED % '"gate": {"hospitals": {"a": {"candidate": 1}}}', "cannot be read: gate.hospitals.a.champion: "),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_a_lineage_that_is_none_is_refused(text: str, told: str) -> None:
@@ -245,5 +255,17 @@ def test_a_lineage_that_is_none_is_refused(text: str, told: str) -> None:
 
 
 def test_a_lineage_comes_back_as_it_was() -> None:
-    made = Lineage("m", "digits", "s", "d", 3, metrics={"loss": 0.1}, hospitals={"a": {"examples": 3}})
-    assert json.loads(made.as_json()) == json.loads(read_lineage(made.as_json(), "here").as_json())
+    gate = Verdict("worse", "accuracy", 1, 0.5, None, {"a": {"candidate": 0.5, "champion": math.nan}}).as_dict()
+    left = [{"hospital": "b", "step": "round 1", "reason": "late", "refused": False}]
+    made = Lineage(
+        "m", "digits", "s", "d", 3, metrics={"loss": 0.1}, hospitals={"a": {"examples": 3}}, left_out=left, gate=gate,
+        settings={"rounds": "1"}, seconds=3.5,
+    )  # fmt: skip
+    assert read_lineage(made.as_json(), "here").as_json() == made.as_json()
+    more = json.dumps(json.loads(made.as_json()) | {"to come": 1})
+    assert read_lineage(more, "here").as_json() == made.as_json()
+
+
+def test_the_lineages_form_is_published() -> None:
+    published = json.loads((Path(__file__).parents[2] / "docs" / "lineage.schema.json").read_text())
+    assert published == lineage_form.json_schema()
