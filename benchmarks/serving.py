@@ -256,14 +256,28 @@ def reload(folder: Path, task: str, seconds: float) -> dict[str, Any]:
     if task != "digits":
         split = json.loads(body.read_text())["inputs"]
         body.write_text(json.dumps({"inputs": [dict(zip(split["columns"], split["data"][0], strict=True))]}))
+    delays: list[float] = []
     with serving("flops", f"bench-{task}", folder) as (port, _, _):
         asking = start_load(port, "/predict", body, 8, seconds)
         for turn in range(5):
             time.sleep(seconds / 6)
             seen = registry.aliased(f"bench-{task}", CHAMPION)
             assert seen is not None
-            registry.move_alias(registry.find(f"bench-{task}", 2 - turn % 2), CHAMPION, seen.version)
-        return {"moves": 5, **json.loads(asking.communicate()[0])}
+            moved = registry.find(f"bench-{task}", 2 - turn % 2)
+            registry.move_alias(moved, CHAMPION, seen.version)
+            delays.append(until_served(port, moved.version))
+        return {"moves": 5, "delays": delays, **json.loads(asking.communicate()[0])}
+
+
+def until_served(port: int, version: int) -> float:
+    """Return how many seconds it takes until a version is served."""
+    started = time.perf_counter()
+    while time.perf_counter() - started < 60:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=10) as answer:
+            if json.load(answer)["version"] == version:
+                return time.perf_counter() - started
+        time.sleep(0.05)
+    raise TimeoutError(f"version {version} is not served after a minute")
 
 
 def main() -> None:
@@ -309,7 +323,8 @@ def main() -> None:
         found = report["reload"]
         print(
             f"\nthe alias moved {found['moves']} times under load: {found['failed']} of "
-            f"{found['answered'] + found['failed']} requests failed; answered by version: {found['versions']}"
+            f"{found['answered'] + found['failed']} requests failed; answered by version: {found['versions']}; "
+            f"served after {', '.join(f'{delay:.1f}' for delay in found['delays'])} s"
         )
 
 

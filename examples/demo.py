@@ -37,6 +37,11 @@ FLOPS = str(Path(sys.executable).with_name("flops"))
 MINUTES = 15
 IDENTITY = ("-c", "user.name=Demo", "-c", "user.email=demo@localhost", "-c", "commit.gpgsign=false")
 BROKEN = 'raise RuntimeError("this commit breaks the server")\n'
+HIDDEN = """\
+import os
+if os.environ.get("FLOPS_CONFIG_COMMIT"):  # Where it is deployed, and not where it is tried.
+    raise RuntimeError("a mistake that the trial does not find")
+"""
 
 
 def tell(text: str) -> None:
@@ -187,6 +192,12 @@ class Demo:
         self.wait(f"starts with server {release}")
         self.wait("registered .* version")
 
+    def failed_round(self) -> None:
+        """Wait until a round of the release that is deployed now has failed."""
+        release = json.loads(git("show", "main:dev/release.json", folder=CONFIG))["release"]
+        self.wait(f"starts with server {release}")
+        self.wait("failed with exit code")
+
     def ask(self) -> None:
         """Ask the prediction API for a digit."""
         from sklearn.datasets import load_digits
@@ -266,8 +277,12 @@ def show(demo: Demo) -> None:
     demo.commit("A mistake", BROKEN)
     demo.flops("release", code=1)
     git("reset", "-q", "--hard", "HEAD~1")
-    tell("And back: a rollback is a commit too, and holds automatic releases until 'flops resume'.")
-    demo.flops("rollback", "dev", "--reason", "as it was before")
+    tell("A mistake that no trial finds: it is deployed, and the round fails. Nothing is registered, hospitals stay.")
+    demo.commit("A hidden mistake", HIDDEN)
+    demo.flops("release")
+    demo.failed_round()
+    tell("So back: a rollback is a commit too, and holds automatic releases until 'flops resume'. Rounds work again.")
+    demo.flops("rollback", "dev", "--reason", "rounds fail")
     demo.next_round()
     demo.flops("status", "dev")
     tell("That was it. All of it is removed now.")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +17,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+
+from pipeline.loop.manifests import build as loop_reads
 
 ROOT = Path(__file__).parents[2] / "config-repo"
 ENVIRONMENTS = ("dev", "prod")
@@ -34,13 +38,13 @@ PODS = [
 ]
 
 
-def build(folder: str) -> list[dict[str, Any]]:
+def build(folder: str | Path) -> list[dict[str, Any]]:
     """Return the objects that Argo CD would apply of a folder."""
     return [found for found in yaml.safe_load_all(_built(folder)) if found]
 
 
 @cache
-def _built(folder: str) -> str:
+def _built(folder: str | Path) -> str:
     kubectl = Path(sys.executable).with_name("kubectl")
     ended = subprocess.run([kubectl, "kustomize", str(ROOT / folder)], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -102,6 +106,31 @@ def test_each_folder_builds_and_is_valid(environment: str) -> None:
         assert found["metadata"]["namespace"] == f"flops-{environment}"
         for version in (OLDEST, kubernetes_validate.latest_version()):
             kubernetes_validate.validate(found, version, strict=True)
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_keys_are_asked_for_without_the_comment_signs(environment: str, tmp_path: Path) -> None:
+    folder = tmp_path / environment
+    shutil.copytree(ROOT / environment, folder)
+    manifest, lines, parts = folder / "serving.yaml", [], 0
+    inside = False
+    for line in manifest.read_text().splitlines():
+        begins = re.search(r"# - name: (FLOPS_API_KEYS|api-keys)$", line) is not None
+        inside = begins or (inside and line.lstrip().startswith("#   "))
+        parts += begins
+        lines.append(line.replace("# ", "", 1) if inside else line)
+    assert parts == 3
+    manifest.write_text("\n".join(lines) + "\n")
+    objects = build(folder)
+    for found in objects:
+        kubernetes_validate.validate(found, kubernetes_validate.latest_version(), strict=True)
+    spec = pod(objects, "Deployment")
+    (container,) = spec["containers"]
+    (file,) = (variable["value"] for variable in container["env"] if variable["name"] == "FLOPS_API_KEYS")
+    (place,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "api-keys")
+    assert Path(file) == Path(place) / "keys"
+    assert {"name": "api-keys", "secret": {"secretName": "api-keys"}} in spec["volumes"]
+    assert loop_reads(tmp_path, environment, "0" * 40).deployments
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

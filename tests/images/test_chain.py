@@ -69,6 +69,22 @@ def test_pushes_become_the_server_of_the_next_round(
     assert "unchanged: both images would hold what release" in site.push()
     assert log(site.config, "%H") == head
 
+    site.flops("promote", "dev", "prod")
+    promoted = json.loads(show(site.config, "prod/release.json"))
+    assert (promoted["images"], promoted["promoted_from"]) == (second["images"], "dev")
+    assert second["images"]["server"]["image"] in show(site.config, "prod/cronjob.yaml")
+    site.flops("rollback", "dev", "--reason", "rounds fail")
+    assert site.record() == first
+    assert "held: " in site.push()
+    assert site.record() == first
+    site.flops("resume", "dev")
+    site.push()
+    third = site.record()
+    assert (third["commit"], third["previous"]) == (second["commit"], first["release"])
+    docker_client.images.pull(
+        third["images"]["server"]["image"], auth_config={"username": USER, "password": PASSWORD}
+    )
+
 
 def _sizes(printed: str) -> list[tuple[str, str]]:
     import re

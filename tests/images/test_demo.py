@@ -84,6 +84,8 @@ def test_it_shows_the_loop_and_leaves_nothing(
         "registered flops-dev-digits version 1: 3 rounds, 3 hospitals",
         "% sure), says version",
         "this commit breaks the server",
+        ": failed with exit code 1: ",
+        "a mistake that the trial does not find",
         "automatic releases are held until 'flops resume dev'",
         "That was it. All of it is removed now.",
     ):

@@ -139,7 +139,8 @@ def test_a_push_becomes_the_next_rounds_server_and_what_is_bad_is_stopped(world:
     assert (tags["release"], tags["config_commit"]) == (first["release"], git(site.config, "rev-parse", "main"))
     hospitals = world.hospitals()
     assert len(hospitals) == 3
-    up.wait("serving: ready")
+    address = up.wait(r"serving: ready at http://([0-9.]+:8000)/")[1]
+    assert [pod["address"] for pod in up.status()["pods"] if pod["owner"] == "serving"] == [f"http://{address}/"]
     assert world.serving("/model")["tags"]["release"] == first["release"]
 
     # A change of the server's code.

@@ -221,14 +221,20 @@ def test_no_engine(
             "FAILED",
             "is failed; systemctl start actions.runner",
         ),
-        ("", "skipped", "a release by hand needs none"),
+        (
+            "actions.runner.disabled.service loaded active running Runner\n",
+            "FAILED",
+            "is disabled, and gone with",
+        ),
+        ("", "skipped", "a release by hand needs none, a runner does: ./svc.sh install"),
     ],
 )
 def test_the_runner_as_a_service(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: str, result: str, said: str
 ) -> None:
     program = tmp_path / "systemctl"
-    program.write_text(f"#!/bin/sh\nprintf '{printed}'\n")
+    enabled = "case $2 in *.disabled.*) echo disabled; exit 1;; *) echo enabled; exit 0;; esac"
+    program.write_text(f"#!/bin/sh\nif [ $1 = is-enabled ]; then {enabled}; fi\nprintf '{printed}'\n")
     program.chmod(0o755)
     monkeypatch.setattr(doctor.shutil, "which", lambda name: str(program))
     found = doctor.check("runner", doctor._runner)

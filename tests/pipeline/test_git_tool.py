@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import tarfile
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from fl.errors import SettingsError
+from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import Change, ConfigRepo
+from pipeline.git_environment import plain, without_account
+from pipeline.git_tool import begin, remote_branches
 from pipeline.git_words import RepositoryRefused, RepositoryUnreachable, public
 from pipeline.source import Source
+from tests.images.site import told_in_arguments
 from tests.pipeline.repositories import add_commit, git, log, show
 from tests.pipeline.sources import make_source
 
@@ -164,3 +170,39 @@ def test_a_repository_that_never_answers_is_given_up(
 )
 def test_addresses_are_shown_without_secrets(address: str, shown: str) -> None:
     assert public(address) == shown
+
+
+def test_an_account_in_an_address_is_sent_and_stands_in_no_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str | None] = []
+
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        host = f"127.0.0.1:{server.server_port}"
+        repository = begin(f"http://releases:p%40ss@{host}/config.git", tmp_path / "config", plain())
+        with told_in_arguments("p@ss", "p%40ss") as told, pytest.raises(FlopsError):
+            remote_branches(repository)
+        server.shutdown()
+        thread.join()
+    assert base64.b64decode(str(seen[0]).removeprefix("Basic ")).decode() == "releases:p@ss"
+    assert [remote.url for remote in repository.remotes] == [f"http://{host}/config.git"]
+    assert not told
+    repository.close()
+
+
+@pytest.mark.parametrize(
+    "address", ["git@host:a.git", "ssh://u:p@host/a", "https://host/a@b:c", "http://u@host"]
+)
+def test_other_addresses_stay(address: str) -> None:
+    assert without_account(address, {"A": "b"}) == (address, {"A": "b"})
