@@ -201,8 +201,6 @@ def test_an_account_in_an_address_is_sent_and_stands_in_no_argument(
     repository.close()
 
 
-@pytest.mark.parametrize(
-    "address", ["git@host:a.git", "ssh://u:p@host/a", "https://host/a@b:c", "http://u@host"]
-)
+@pytest.mark.parametrize("address", ["git@host:a.git", "ssh://u:p@host/a", "https://host/a@b:c", "http://u@host"])
 def test_other_addresses_stay(address: str) -> None:
     assert without_account(address, {"A": "b"}) == (address, {"A": "b"})
