@@ -43,18 +43,29 @@ class Turn:
 
     def wait(self, say: Callable[[str], None]) -> bool:
         """Wait until no release of an older commit is under way on this machine; tells whether there was one."""
-        end, waited = time.monotonic() + LONGEST_WAIT, False
+        end, said = time.monotonic() + LONGEST_WAIT, set[str]()
+        relations: dict[str, str] = {}
+        while time.monotonic() < end:
+            commit = self._older(relations)  # Each time anew: others begin while one is waited for.
+            if commit is None:
+                break
+            if commit not in said:
+                say(f"waiting for the release of the older commit {commit[:12]}")
+                said.add(commit)
+            time.sleep(_LOOK)
+        return bool(said)
+
+    def _older(self, relations: dict[str, str]) -> str | None:
+        """Return an older commit whose release is under way; relations to commits are remembered."""
         for other in sorted(self._own.parent.iterdir()):
             commit = other.name.partition(".")[0]
-            if other == self._own or not commit or other.name == _SETTLED or self._source.relation(commit) != "newer":
+            if other == self._own or not commit or other.name == _SETTLED:
                 continue
-            said = False
-            while not gone(other) and time.monotonic() < end:
-                if not said:
-                    say(f"waiting for the release of the older commit {commit[:12]}")
-                    said = waited = True
-                time.sleep(_LOOK)
-        return waited
+            if commit not in relations:
+                relations[commit] = self._source.relation(commit)
+            if relations[commit] == "newer" and not gone(other):
+                return commit
+        return None
 
     def settle(self) -> None:
         """Remember that nothing had to be done for this commit, so that an older one changes nothing any more."""
