@@ -20,7 +20,7 @@ CONNECTIONS = 1000
 _SILENT_SECONDS = 1.0
 _HEADER_BYTES = 1 << 16
 _LINGER_SECONDS = 1.0
-_WAITING = 32
+_WAITING = 100
 """So many requests of one connection may wait for the answer to one before them."""
 
 
@@ -36,15 +36,15 @@ class Connection(HttpToolsProtocol):
     head_seconds = whole_seconds = 10.0
     silent: ClassVar[dict[Connection, float]] = {}
     _timer: asyncio.TimerHandle | None = None
-    _in_head = True
+    _in_head, _begun = True, False  # What comes is of a request's headers; some of them came.
+    _head_size = 0  # How much memory a request's headers take, about.
     _loose = 0  # How many bytes came since a head, a part of a body or a request was whole.
     _deaf = False  # Nothing is read any more.
 
     def connection_made(self, transport: Any) -> None:
         """Begin; where there are too many, let the one go that is silent longest."""
-        transport = _Transport(transport)
-        super().connection_made(cast("asyncio.Transport", transport))
-        self.flow = _Flow(self.transport, self.pipeline)
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._wait(self.head_seconds)
         if len(self.connections) > CONNECTIONS and self.silent:
             first, since = next(iter(self.silent.items()))
@@ -85,7 +85,11 @@ class Connection(HttpToolsProtocol):
             return
         self._wait(None)
         if not self._is_open() or (self.cycle.more_body and not self.pipeline):
-            self.transport.write(_BAD % (len(msg), msg.encode()))
+            if self._is_open() or self._in_head:  # Else it has its answer: a 404, before its body was read.
+                self.transport.write(_BAD % (len(msg), msg.encode()))
+            if self._is_open():  # Who works on it gets no more of it, and is not listened to.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
             self._linger()
         elif self.cycle.more_body:  # It waits for the answer to another, and then it is its turn.
             self.pipeline[0] = (self.cycle, _refuse)
@@ -93,23 +97,27 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Wait for a request's headers, so long."""
         super().on_message_begin()
-        self._in_head = True
-        self._wait(self.head_seconds)
+        self._in_head, self._begun, self._head_size = True, True, 0
+        self._wait(None if self.pipeline else self.head_seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header, but none that comes behind a body: nobody reads it, and there is no limit to them."""
         if self._in_head:
+            self._head_size += len(name) + len(value) + 32
+            if self._head_size > _HEADER_BYTES:
+                raise ValueError("too long")  # Which the parser makes an error of its own of.
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Wait for a request's body, and handle it meanwhile."""
-        self._in_head, self._loose = False, 0
+        self._in_head, self._begun, self._loose = False, False, 0
         if self._is_offer():
             return
         if len(self.pipeline) >= _WAITING:
-            raise ValueError("too many")  # Which the parser makes an error of its own of.
+            raise ValueError("too many")
         self.silent.pop(self, None)
         super().on_headers_complete()
+        self.cycle.transport = cast("asyncio.Transport", _Transport(self.transport, self.last))
         # What waits for another's answer is not read meanwhile, and its time begins later.
         self._wait(None if self.pipeline else self.whole_seconds)
 
@@ -122,7 +130,7 @@ class Connection(HttpToolsProtocol):
         """Wait no longer."""
         if self._is_offer():
             return
-        self._loose = 0
+        self._in_head, self._loose = True, 0
         self._wait(None)
         super().on_message_complete()
 
@@ -135,8 +143,16 @@ class Connection(HttpToolsProtocol):
                 self._linger()
             elif self._is_open() and self.cycle.more_body:
                 self._wait(self.whole_seconds)
+            elif self._begun and self._timer is None:
+                self._wait(self.head_seconds)
         if self.timeout_keep_alive_task is not None and not self.transport.is_closing():
             self.silent[self] = self.loop.time()
+
+    def last(self) -> None:
+        """End behind an answer that is the last: what waits, and what still comes, has none."""
+        self._deaf = True
+        self.pipeline.clear()
+        self._linger()
 
     def close(self, why: str) -> None:
         """Close the connection without an answer."""
@@ -167,6 +183,8 @@ class Connection(HttpToolsProtocol):
     def _linger(self) -> None:
         """Say no more, and throw away for a moment what still comes: else the system would take the answer back."""
         self._unset_keepalive_if_required()
+        self._wait(None)
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
@@ -192,10 +210,10 @@ class Connection(HttpToolsProtocol):
 
 
 class _Transport:
-    """A transport that takes no offence at an answer to a client that has just gone."""
+    """A connection as who answers a request sees it: it may have gone just now, and it is not cut at the end."""
 
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+    def __init__(self, transport: asyncio.Transport, last: Callable[[], None]) -> None:
+        self._transport, self.close = transport, last
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

@@ -183,14 +183,17 @@ def test_a_push_becomes_the_next_rounds_server_and_what_is_bad_is_stopped(world:
     assert world.hospitals() == hospitals
     assert "held" in _fails(site, "release", code=0)
 
-    # Killed: hospitals and registry are the same for the next start.
-    tracking, newest = up.status()["tracking"], world.newest()
-    up.kill()
-    up.start()
-    up.wait("goes on with what runs already: .*demo-1, demo-2, demo-3")
+    _goes_on_after_a_kill(world, hospitals, commit)
+
+
+def _goes_on_after_a_kill(world: World, hospitals: set[str], commit: str) -> None:
+    tracking, newest = world.up.status()["tracking"], world.newest()
+    world.up.kill()
+    world.up.start()
+    world.up.wait("goes on with what runs already: .*demo-1, demo-2, demo-3")
     tags = world.registered()
     assert (tags["commit"], int(tags["parent"]) >= newest) == (commit, True)
-    assert (up.status()["tracking"], world.hospitals()) == (tracking, hospitals)
+    assert (world.up.status()["tracking"], world.hospitals()) == (tracking, hospitals)
 
 
 def _fails(site: Site, *words: str, code: int = 1) -> str:

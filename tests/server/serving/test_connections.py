@@ -8,11 +8,12 @@ import logging
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from fl.inference import Predictor
 from server.serving import connection as connections
 from server.serving import front
 from server.serving.api import Options, create_api
@@ -22,6 +23,8 @@ from tests.server.serving.apis import connect, digits, standing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     Serve = Callable[..., httpx.Client]
 
@@ -182,7 +185,60 @@ def test_who_asks_ahead_without_end_costs_no_memory(serve: Serve, monkeypatch: p
             connection.sendall(LIVE * 20_000)
             found = read_all(connection)
     assert 0 < found.count(b"HTTP/1.1 200") <= 20_000
-    assert 0 < max(waiting) <= 33
+    assert 0 < max(waiting) <= connections._WAITING
+
+
+@pytest.mark.parametrize("path", [b"/health/live", b"/predict", b"/nothing"])
+def test_a_bad_body_has_one_answer_and_is_no_bug(serve: Serve, path: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    api = serve(standing("digits"))
+    head = predict().partition(b"content-length")[0].replace(b"/predict", path)
+    with connect(api) as connection:
+        connection.sendall(head + b"transfer-encoding: chunked\r\n\r\nZZ\r\n")
+        assert read_all(connection).count(b"HTTP/1.1 4") == 1
+    with connect(api) as connection:
+        connection.sendall(head + b"transfer-encoding: chunked\r\n\r\n")
+        time.sleep(0.2)
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"ZZ\r\n" + b"a" * 100_000)
+        assert read_all(connection).count(b"HTTP/1.1 4") == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_what_waits_unread_is_not_late(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = Predictor.outputs
+
+    def slow(self: Predictor, x: NDArray[Any]) -> Any:
+        if len(x) > 100:
+            time.sleep(0.7)
+        return outputs(self, x)
+
+    api = serve(standing("digits"), Options(limits=Limits(seconds=1)))
+    monkeypatch.setattr(Predictor, "outputs", slow)
+    whole = predict(examples=101)
+    with connect(api) as connection:
+        connection.sendall(whole * 3 + whole[:50])
+        time.sleep(0.1)
+        connection.sendall(whole[50:] + LIVE.replace(b"host", b"connection: close\r\nhost"))
+        answers = read_all(connection).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:3] for answer in answers] == [b"200"] * 5
+
+
+def test_who_is_refused_hears_it_whatever_is_still_sent(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(front, "_REQUESTS", 0)
+    api = serve(standing("digits"))
+    with connect(api) as connection:
+        connection.sendall(predict(fill=3_000_000))
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"connection: close" in answer
+
+
+def test_headers_are_limited_by_number_too(serve: Serve) -> None:
+    api = serve(standing("digits"))
+    for headers in (b"a:\r\n" * 10_000, b"a: " + b"a" * 70_000 + b"\r\n"):
+        with connect(api) as connection, contextlib.suppress(ConnectionError):
+            connection.sendall(LIVE[:-2] + headers + b"\r\n")
+            assert read_all(connection).startswith(b"HTTP/1.1 400")
 
 
 @pytest.mark.parametrize("ending", [b"0\r\nx: ", b"5;x="])
