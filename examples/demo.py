@@ -186,17 +186,11 @@ class Demo:
             if found := re.search(pattern, line):
                 return found
 
-    def next_round(self) -> None:
-        """Wait until a round of the release that is deployed now has registered a version."""
+    def next_round(self, ends: str = "registered .* version") -> None:
+        """Wait until a round of the release that is deployed now has ended so."""
         release = json.loads(git("show", "main:dev/release.json", folder=CONFIG))["release"]
         self.wait(f"starts with server {release}")
-        self.wait("registered .* version")
-
-    def failed_round(self) -> None:
-        """Wait until a round of the release that is deployed now has failed."""
-        release = json.loads(git("show", "main:dev/release.json", folder=CONFIG))["release"]
-        self.wait(f"starts with server {release}")
-        self.wait("failed with exit code")
+        self.wait(ends)
 
     def ask(self) -> None:
         """Ask the prediction API for a digit."""
@@ -280,7 +274,7 @@ def show(demo: Demo) -> None:
     tell("A mistake that no trial finds: it is deployed, and the round fails. Nothing is registered, hospitals stay.")
     demo.commit("A hidden mistake", HIDDEN)
     demo.flops("release")
-    demo.failed_round()
+    demo.next_round("failed with exit code")
     tell("So back: a rollback is a commit too, and holds automatic releases until 'flops resume'. Rounds work again.")
     demo.flops("rollback", "dev", "--reason", "rounds fail")
     demo.next_round()

@@ -217,11 +217,9 @@ def _runner() -> str:
     program = shutil.which("systemctl")
     if program is None:
         raise Skip("no systemd here to ask")
-    words = [program, "list-units", "--type=service", "--all", "--no-legend", "--plain", "actions.runner.*"]
-    try:
-        ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        raise Skip("systemd does not answer") from None
+    ended = _ask_systemd(
+        program, "list-units", "--type=service", "--all", "--no-legend", "--plain", "actions.runner.*"
+    )
     units = [line.split() for line in ended.stdout.splitlines() if line.strip()]
     if ended.returncode != 0 or not units:
         raise Skip(
@@ -231,15 +229,20 @@ def _runner() -> str:
     for unit in units:
         if len(unit) > 3 and unit[2] != "active":
             raise FlopsError(f"{unit[0]} is {unit[2]}; systemctl start {unit[0]}")
-        asked = subprocess.run(  # noqa: S603
-            [program, "is-enabled", unit[0]], capture_output=True, text=True, check=False, timeout=10
-        )
+        asked = _ask_systemd(program, "is-enabled", unit[0])
         if asked.returncode != 0:
             said = asked.stdout.strip() or "not enabled"
             raise FlopsError(
                 f"{unit[0]} is {said}, and gone with the machine's next start; systemctl enable {unit[0]}"
             )
     return ", ".join(unit[0] for unit in units)
+
+
+def _ask_systemd(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run([program, *words], capture_output=True, text=True, check=False, timeout=10)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise Skip("systemd does not answer") from None
 
 
 def _raises(error: FlopsError) -> Callable[[], str]:

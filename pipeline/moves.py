@@ -157,18 +157,11 @@ def restore_model(
         with connect(settings.tracking, variables) as registry:
             found = registry.restore(model, move.record, reason)
     except FlopsError as error:
-        words = [
-            "flops",
-            "rollback",
-            move.environment,
-            "--to",
-            move.record.release,
-            "--with-model",
-            "--reason",
-            reason,
-        ]
-        told = f"{move.line}; but the model stays as it is: {error}; this does it later: {shlex.join(words)}"
-        raise FlopsError(told) from error
+        again = f"flops rollback {move.environment} --to {move.record.release} --with-model"
+        raise FlopsError(
+            f"{move.line}; but the model stays as it is: {error}; this does it later: {again} --reason "
+            f"{shlex.quote(reason)}"
+        ) from error
     return found or (None, [])
 
 

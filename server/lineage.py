@@ -100,15 +100,17 @@ class Lineage:
                 f"{name}: {told.get('examples', 0)} examples, client {told.get('release', 'unknown')}"
                 for name, told in self.hospitals.items()
             )[:_TAG],
-            "left_out": "; ".join(
-                f"{left.get('hospital')}: {'refused' if left.get('refused') else 'left out of'} {left.get('step')}: "
-                f"{left.get('reason')}"
-                for left in self.left_out
-            )[:_TAG],
+            "left_out": "; ".join(map(left_out_line, self.left_out))[:_TAG],
             "seconds": f"{self.seconds:.3f}" if self.seconds else "",
             "metrics": ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items()),
         }
         return {name: value for name, value in told.items() if value}
+
+
+def left_out_line(left: Mapping[str, Any]) -> str:
+    """Say in a line whom a step went on without, and why."""
+    verb = "refused" if left.get("refused") else "left out of"
+    return f"{left.get('hospital')}: {verb} {left.get('step')}: {left.get('reason')}"
 
 
 def read_lineage(text: str, where: str) -> Lineage:

@@ -117,17 +117,15 @@ def lineage(registry: Registry, version: ModelVersion) -> Lineage:
         if found.gate.get("passed") and said != PASSED:  # Somebody else moved the champion after it was written.
             return replace(found, gate={**found.gate, "passed": False, "reason": said})
         return found
-    number = tags.get("parent", "")
-    rounds = tags.get("rounds", "")
     return Lineage(
         model=version.name,
         task=tags.get("task", ""),
         signature=tags.get("signature", ""),
         digest=tags.get("digest", ""),
-        parent=int(number) if number.isascii() and number.isdigit() else 0,
+        parent=whole(tags.get("parent")) or 0,
         commit=tags.get("commit", ""),
         image=tags.get("image", ""),
-        rounds=int(rounds) if rounds.isascii() and rounds.isdigit() else 0,
+        rounds=whole(tags.get("rounds")) or 0,
         protocol=0,
         settings={name: tags[name] for name in ("strategy", "seed", "partition") if name in tags},
     )
@@ -262,6 +260,12 @@ def number_of(registry: Registry, model: str, text: str) -> ModelVersion:
         newest = versions[0].version if versions else "none"
         raise SettingsError(f"model {model} has no version {text}; the newest is {newest}")
     return named
+
+
+def whole(value: Any) -> int | None:
+    """Return a whole number that stands somewhere as a number or a text; None where it is none."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def _changes(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[str, str]]:

@@ -72,7 +72,7 @@ class Connection(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as found:
                 data = self._restated(data[found.args[0] :])
             except httptools.HttpParserError:
-                self.send_400_response("Invalid HTTP request received.")
+                self.send_400_response(_INVALID)
                 data = b""
         if self._loose > _HEADER_BYTES and not self._deaf:
             self.send_400_response("The request's headers are too long.")
@@ -172,7 +172,7 @@ class Connection(HttpToolsProtocol):
     def _restated(self, rest: bytes) -> bytes:
         """Do not take such an offer: return the request as one without it, with the body that the parser left out."""
         if self.parser.get_method() == b"CONNECT":
-            self.send_400_response("Invalid HTTP request received.")
+            self.send_400_response(_INVALID)
             return b""
         line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = b"".join(b"%s: %s\r\n" % pair for pair in self.headers if pair[0] != b"upgrade")
@@ -238,6 +238,8 @@ class _Flow(FlowControl):
             super().resume_reading()
 
 
+_INVALID = "Invalid HTTP request received."
+
 _BAD = b"""\
 HTTP/1.1 400 Bad Request\r
 content-type: text/plain; charset=utf-8\r
@@ -249,7 +251,7 @@ connection: close\r
 
 async def _refuse(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
     """Answer, in its turn, what did not come as it should."""
-    text = b"Invalid HTTP request received."
+    text = _INVALID.encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", b"%d" % len(text)),

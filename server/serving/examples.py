@@ -107,10 +107,12 @@ def encode_table(columns: Mapping[str, list[Any]], schema: TableSchema, rows: in
 
 def _encode_cells(cells: Mapping[str, list[Any]], schema: TableSchema) -> NDArray[np.float64]:
     encoded = encode_columns(cells, schema, first=1)
-    for number, row in enumerate(zip(*cells.values(), strict=True), start=1):
-        if all(is_missing(value, schema) for value in row):
-            # The model would answer: what it thinks of anybody.
-            raise DataError("the example has no value at all", row=number)
+    empty: Iterable[int] = range(len(encoded))
+    for values in cells.values():  # The first one leaves none, mostly.
+        empty = [row for row in empty if is_missing(values[row], schema)]
+    for row in empty:
+        # The model would answer: what it thinks of anybody.
+        raise DataError("the example has no value at all", row=row + 1)
     return encoded
 
 

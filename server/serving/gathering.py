@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
 from fl.protocol import ABANDONED, GATE, PASSED
-from server.models import lineage
+from server.models import lineage, whole
 from server.serving.overview import MOST_VERSIONS, Absent, Entry, Hospital, Overview, State
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def read_entry(version: ModelVersion, *, champion: bool) -> Entry:
         # Somebody may serve by hand what the gate refused: then it is the champion, and the reason stays.
         state, reason = "champion" if champion else "refused", gate
     created = datetime.fromtimestamp(version.created, UTC) if version.created > 0 else None
-    return Entry(version.version, state, reason, created, _whole(tags.get("parent")) or 0, read_metrics(tags), tags)
+    return Entry(version.version, state, reason, created, whole(tags.get("parent")) or 0, read_metrics(tags), tags)
 
 
 def read_metrics(tags: Mapping[str, str]) -> dict[str, float]:
@@ -77,8 +77,8 @@ def read_hospitals(told: Lineage) -> tuple[tuple[Hospital, ...], tuple[Absent, .
         Hospital(
             str(name),
             str(row.get("release", "")),
-            _whole(row.get("examples")),
-            _whole(row.get("rounds")),
+            whole(row.get("examples")),
+            whole(row.get("rounds")),
             _numbers(row.get("metrics")),
         )
         for name, row in _mapping(told.hospitals).items()
@@ -100,11 +100,6 @@ def read_hospitals(told: Lineage) -> tuple[tuple[Hospital, ...], tuple[Absent, .
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _whole(value: Any) -> int | None:
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def _numbers(value: Any) -> dict[str, float]:

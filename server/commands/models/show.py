@@ -47,6 +47,7 @@ def show(context: click.Context, version: str, as_json: bool) -> None:
 
 def _tell(one: Lineage) -> None:
     from fl.console import print_table
+    from server.lineage import left_out_line
 
     rows = [
         ("task", one.task),
@@ -73,8 +74,7 @@ def _tell(one: Lineage) -> None:
     if one.gate:
         _tell_gate(one.gate)
     for left in one.left_out:
-        verb = "refused" if left.get("refused") else "left out of"
-        click.echo(f"{left.get('hospital')}: {verb} {left.get('step')}: {left.get('reason')}")
+        click.echo(left_out_line(left))
 
 
 def _tell_gate(gate: Mapping[str, Any]) -> None:
