@@ -129,8 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
         if library in ("fl", "server", "client", "pipeline"):
             return _failed(f"{error} (a bug; --debug shows where)", 1, debug)
         return _failed(
-            f"the library '{library}' is not installed; pip install 'flops[PART]' brings it, where PART is server, "
-            "client, pipeline or research",
+            f"the library '{library}' is not installed; pip install '.[PART]' in the source's folder brings it, "
+            "where PART is server, client, pipeline or research",
             2,
             debug,
         )

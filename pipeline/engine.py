@@ -190,7 +190,11 @@ _MEANINGS: tuple[tuple[str, type[FlopsError], str], ...] = (
         "its certificate is not valid yet; is the clock of this machine right?",
     ),
     ("certificate has expired", RegistryRefused, "its certificate has expired; its administrator must renew it"),
-    ("certificate is (valid for|not valid)", RegistryRefused, "its certificate is for another name"),
+    (
+        "certificate is (valid for|not valid)",
+        RegistryRefused,
+        "its certificate is for another name; name it as the certificate does, in registry.host",
+    ),
     ("x509:", RegistryRefused, "its certificate is not accepted"),
     ("server gave HTTP response", RegistryRefused, "it speaks no TLS; name its TLS port"),
     # Harbor denies what is too large for a project's quota.

@@ -105,7 +105,7 @@ def git_environment(settings: Settings) -> Iterator[dict[str, str]]:
     process, however that ends.
 
     Raises:
-        KeyRefused: the key has a passphrase, or its file cannot be read.
+        KeyRefused: the key has a passphrase, is a public one, or its file cannot be read.
     """
     with ExitStack() as stack:
         words = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
@@ -124,11 +124,13 @@ def git_environment(settings: Settings) -> Iterator[dict[str, str]]:
 
 
 def _check_key(key: Path, where: str) -> None:
-    """Find out what ssh would not say: that the key waits for a passphrase."""
+    """Find out what ssh would not say: that the key waits for a passphrase, or is the half for the git server."""
     try:
         content = key.read_bytes()
     except OSError as error:
         raise KeyRefused(f"{where}: {key}: cannot be read: {error.strerror}") from error
+    if content.startswith((b"ssh-", b"ecdsa-", b"sk-")):
+        raise KeyRefused(f"{where}: is a key's public half, which stands in a file *.pub; the other one is needed")
     for load in (serialization.load_ssh_private_key, serialization.load_pem_private_key):
         try:
             load(content, None)

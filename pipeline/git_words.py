@@ -63,7 +63,7 @@ _MEANINGS = (
     (
         "couldn't find remote ref",
         RepositoryRefused,
-        "has no branch '{branch}'; 'flops init-config' fills an empty repository",
+        "has no branch '{branch}'; 'flops init-config' fills an empty repository, config.branch names another branch",
     ),
     ("does not appear to be a git repository", RepositoryRefused, "there is no git repository"),
     ("not found", RepositoryRefused, "there is no such repository, or this key may not read it"),

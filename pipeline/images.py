@@ -170,6 +170,7 @@ class _Progress:
     """What the lines of a push add up to."""
 
     pushed: dict[str, int] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
     digest: str = ""
 
     @property
@@ -177,10 +178,20 @@ class _Progress:
         """Bytes that went out, before they are compressed."""
         return sum(self.pushed.values())
 
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        sent = f"{self.total / 1e6:.0f} MB so far (before compression)"
+        return f"{sent}; the registry broke off, and the engine tries again" if self.broken else sent
+
     def __call__(self, line: dict[str, Any]) -> None:
         layer, detail = line.get("id"), line.get("progressDetail") or {}
-        if layer and line.get("status") in ("Pushing", "Pushed"):
+        status = str(line.get("status"))
+        if layer and status.startswith("Retrying"):  # The engine does so some times, for a minute in all.
+            self.pushed[layer] = 0
+            self.broken.add(layer)
+        if layer and status in ("Pushing", "Pushed"):
             self.pushed[layer] = max(self.pushed.get(layer, 0), int(detail.get("current") or 0))
+            self.broken.discard(layer)
         self.digest = str((line.get("aux") or {}).get("Digest") or self.digest)
 
 
@@ -199,7 +210,7 @@ def push(
 
     def each(line: dict[str, Any]) -> None:
         progress(line)
-        heart.doing = f"{side} image: pushing, {progress.total / 1e6:.0f} MB so far (before compression)"
+        heart.doing = f"{side} image: pushing, {progress}"
 
     try:
         with Heartbeat(say) as heart:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pipeline.git_tool import Repo
 
-_SHARED = ("fl", "pyproject.toml", "README.md", "LICENSE", "constraints.txt")
+_SHARED = ("fl", "pyproject.toml", "LICENSE", "constraints.txt")
 _PROTOCOL = re.compile(rb"^PROTOCOL = (\d+)$", re.MULTILINE)
 _PROTOCOL_FILE = "fl/protocol.py"
 

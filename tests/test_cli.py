@@ -160,7 +160,9 @@ def test_a_library_that_is_not_installed_is_named_with_what_brings_it(flops, mon
     ended = flops("run", "digits")
 
     assert ended.code == 2
-    assert ended.line.startswith("the library 'docker' is not installed; pip install 'flops[PART]' brings it")
+    assert ended.line.startswith(
+        "the library 'docker' is not installed; pip install '.[PART]' in the source's folder brings it"
+    )
 
 
 def test_help_imports_nothing_heavy():

@@ -31,7 +31,11 @@ Examples:
 )
 @click.option("--dry-run", is_flag=True, help="Build nothing, change nothing; show what would be committed.")
 @click.option("--no-smoke", is_flag=True, help="Without the trial federation: whatever builds is deployed.")
-@click.option("--replace", is_flag=True, help="Even where the deployed commit is no ancestor of this one.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Even where the deployed commit is no ancestor of this one, but never an older one.",
+)
 @click.option("--rebuild", is_flag=True, help="Even what did not change, without the engine's cache.")
 @pipeline_options
 def release(

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from pipeline.loop.state import State
 
+_STALE = 20
+"""A loop says every second how it goes; after so many without a word something is wrong, in seconds."""
+
 _EXAMPLES = """\b
 Examples:
   flops up --hospitals 3
@@ -124,8 +127,12 @@ def _show(state: State, as_json: bool) -> None:
 
     status = state.status()
     running = state.owner() is not None
+    written = datetime.fromtimestamp(state.written()).astimezone()
     if as_json:
-        click.echo(json.dumps({"running": running, "state": str(state.folder), **status}))
+        told = {"running": running, "state": str(state.folder)}
+        if status:
+            told["written"] = written.isoformat(timespec="seconds")
+        click.echo(json.dumps({**told, **status}))
         return
     if not running:
         left = "; it was killed: 'flops up' goes on with what it left, 'flops down' removes it" if status else ""
@@ -133,6 +140,10 @@ def _show(state: State, as_json: bool) -> None:
         if not status:
             return
     click.echo(f"{status.get('environment')}: config {status.get('config_commit', '')[:8] or 'not read yet'}")
+    if running and status and (datetime.now().astimezone() - written).total_seconds() > _STALE:
+        click.echo(
+            f"  as of:    {written:%H:%M:%S}; nothing newer could be written: is the disk of {state.folder} full?"
+        )
     for owner, due in status.get("next_rounds", {}).items():
         click.echo(f"  next:     {owner} at {clock(datetime.fromisoformat(due))}")
     if status.get("tracking"):

@@ -47,7 +47,8 @@ def kubectl() -> str:
     found = str(ours) if ours.exists() else shutil.which("kubectl")
     if found is None:
         raise SettingsError(
-            "kubectl is missing, which builds kustomizations; pip install 'flops[pipeline]' brings it"
+            "kubectl is missing, which builds kustomizations; pip install '.[pipeline]' in the source's folder "
+            "brings it"
         )
     return found
 

@@ -43,8 +43,8 @@ class TrackingServer:
         # MLflow's client alone, which the server's image has, comes without a database.
         if importlib.util.find_spec("mlflow") is None or importlib.util.find_spec("sqlalchemy") is None:
             raise SettingsError(
-                "a tracking server needs MLflow, which is not installed here: pip install 'flops[research]' brings "
-                "it; or name one that there is: --tracking URL"
+                "a tracking server needs MLflow, which is not installed here: 'make .venv/.run' in the source's "
+                "folder brings it; or name one that there is: --tracking URL"
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._address = folder, address

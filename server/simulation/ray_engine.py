@@ -43,7 +43,10 @@ def require_ray() -> None:
         SettingsError: it is not; says how to install it.
     """
     if importlib.util.find_spec("ray") is None:
-        raise SettingsError("--engine ray: Ray is not installed; pip install 'flops[ray]', or use --engine local")
+        raise SettingsError(
+            "--engine ray: Ray is not installed; pip install '.[ray]' in the source's folder brings it, or use "
+            "--engine local"
+        )
 
 
 @dataclass(frozen=True)

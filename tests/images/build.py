@@ -128,7 +128,7 @@ def build_image(
 
 
 def _write_context(target: object, side: str, wheels: Path, appended: Mapping[str, str]) -> None:
-    paths = ("fl", side, "pyproject.toml", "README.md", "LICENSE", "constraints.txt", f"Dockerfile.{side}")
+    paths = ("fl", side, "pyproject.toml", "LICENSE", "constraints.txt", f"Dockerfile.{side}")
     archive = io.BytesIO(git("archive", "--format=tar", commit(), *paths))
     with tarfile.open(fileobj=archive) as source, tarfile.open(fileobj=target, mode="w") as context:  # type: ignore[call-overload]
         for member in source:

@@ -197,6 +197,13 @@ class TestOverSsh:
         with pytest.raises(KeyRefused, match="SSH_PRIVATE_KEY: the deploy key has a passphrase"):
             publish(reach(FLOPS_CONFIG_KEY="", SSH_PRIVATE_KEY=key.read_text()), {"a": b""})
 
+    def test_the_half_of_a_key_that_is_for_the_git_server(
+        self, reach: Callable[..., Settings], ssh_server: SshServer
+    ) -> None:
+        public = ssh_server.public(ssh_server.key)
+        with pytest.raises(KeyRefused, match="SSH_PRIVATE_KEY: is a key's public half"):
+            publish(reach(FLOPS_CONFIG_KEY="", SSH_PRIVATE_KEY=public), {"a": b""})
+
     def test_a_killed_process_leaves_no_key(self, ssh_server: SshServer, tmp_path: Path) -> None:
         program = (
             "import os, time; from pipeline.git_environment import git_environment; "

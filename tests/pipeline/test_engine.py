@@ -38,6 +38,11 @@ from pipeline.engine import RegistryRefused, TransferFailed, explain
             TransferFailed,
             "it is in read-on",
         ),
+        (
+            "x509: certificate is valid for other.test, not harbor.example.org",
+            RegistryRefused,
+            "its certificate is for another name; name it as the certificate does",
+        ),
         ("received unexpected HTTP status: 507 Insufficient Storage", TransferFailed, "it failed inside (received"),
         ("something new", TransferFailed, "something new"),
     ],

@@ -188,8 +188,11 @@ def test_a_connection_that_breaks_in_the_middle_of_a_push(place: Place) -> None:
     try:
         place.set(DOCKER_REGISTRY=cable.host)
         add_commit(place.config, {"dev/cronjob.yaml": place.manifest(cable.host)}, "other")
-        place.fails(1, f"registry {cable.host}: the connection broke in the middle of the transfer; release again")
+        failed = place.fails(
+            1, f"registry {cable.host}: the connection broke in the middle of the transfer; release again"
+        )
         assert cable.dropped
+        assert "MB so far (before compression); the registry broke off, and the engine tries again" in failed.err
         cable.mend()
         assert place.released()["outcome"] == "released"
     finally:

@@ -90,6 +90,23 @@ class TestState:
         with pytest.raises(SettingsError, match="file: is no folder"):
             State(tmp_path / "file").make()
 
+    def test_a_status_that_could_not_be_renewed_says_of_when_it_is(
+        self, tmp_path: Path, flops: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_REGISTRY", "harbor.example.org")
+        monkeypatch.setenv("IMAGE_REPO", "flops")
+        monkeypatch.setenv("FLOPS_CONFIG_REPOSITORY", "config.git")
+        state = State(tmp_path / "state")
+        state.make()
+        state.write_status({"environment": "dev", "config_commit": "abc"})
+        with state.held():
+            ended = flops("up", "--status", "--state", state.folder)
+            assert (ended.code, "as of" in ended.out) == (0, False), ended.err
+            written = time.time() - 60
+            os.utime(state.folder / "status.json", (written, written))
+            said = flops("up", "--status", "--state", state.folder).out
+        assert f"as of:    {datetime.fromtimestamp(written).astimezone():%H:%M:%S}; nothing newer" in said
+
     def test_what_the_user_put_there_stays(self, tmp_path: Path) -> None:
         secret = tmp_path / "secrets" / "words"
         secret.mkdir(parents=True)
