@@ -7,6 +7,7 @@ asks.
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
 import re
 import ssl
@@ -74,8 +75,8 @@ def check_push(settings: Settings, side: str) -> str:
         SettingsError: the account may not push there.
         FlopsError: the registry does not answer.
     """
-    address = f"https://{settings.registry}/v2/{settings.project}/{side}/blobs/uploads/"
     with _session(settings) as session:
+        address = f"{_base(session, settings)}/v2/{settings.project}/{side}/blobs/uploads/"
         granted = _granted(session, f"{settings.project}/{side}", settings)
         if granted is not None:
             if {"pull", "push"} <= granted:
@@ -104,8 +105,8 @@ def layer_sizes(settings: Settings, image: ImageName) -> list[tuple[str, int]]:
         FlopsError: the registry does not answer, or not with one image's manifest.
     """
     path = image.repository.partition("/")[2]
-    address = f"https://{settings.registry}/v2/{path}/manifests/{image.digest}"
     with _session(settings) as session:
+        address = f"{_base(session, settings)}/v2/{path}/manifests/{image.digest}"
         session.headers["Accept"] = ", ".join(_MANIFESTS)
         answer = _ask(session, "GET", address, settings)
         try:
@@ -132,6 +133,22 @@ def _session(settings: Settings) -> Iterator[requests.Session]:
             raise FlopsError(f"registry {settings.registry}: does not answer: {type(error).__name__}") from error
 
 
+def _base(session: requests.Session, settings: Settings) -> str:
+    """Return the registry's address. One on this machine, and no other, may speak no TLS, as the engine has it."""
+    host = settings.registry.rpartition(":")[0].strip("[]") or settings.registry
+    try:
+        here = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        here = False
+    if here:
+        try:
+            session.head(f"https://{settings.registry}/v2/", timeout=_SECONDS)
+        except requests.exceptions.SSLError as error:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+                return f"http://{settings.registry}"
+    return f"https://{settings.registry}"
+
+
 def _ask(session: requests.Session, method: str, address: str, settings: Settings) -> Any:
     answer = session.request(method, address, timeout=_SECONDS)
     if answer.status_code == 401:
@@ -151,7 +168,7 @@ def _authenticate(session: requests.Session, challenge: str, settings: Settings)
 
 def _granted(session: requests.Session, name: str, settings: Settings) -> set[str] | None:
     """Return what a token service lets the account do with an image; None where there is none that says it."""
-    answer = session.get(f"https://{settings.registry}/v2/", timeout=_SECONDS)
+    answer = session.get(f"{_base(session, settings)}/v2/", timeout=_SECONDS)
     challenge = answer.headers.get("WWW-Authenticate", "")
     fields = dict(_FIELD.findall(challenge))
     if answer.status_code != 401 or not challenge.lower().startswith("bearer") or "realm" not in fields:
