@@ -6,6 +6,7 @@ import time
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -91,6 +92,7 @@ class RemoteRegistry:
 
     address: str
     session: requests.Session
+    verify: str | None = None
 
     def versions(self, model: str) -> list[Version]:
         """Return a model's versions, the newest first; none where there is no such model.
@@ -150,7 +152,10 @@ class RemoteRegistry:
 
     def _ask(self, method: str, what: str, **words: Any) -> dict[str, Any]:
         with _as_mlflow():
-            answer = self.session.request(method, f"{self.address}/api/2.0/mlflow/{what}", timeout=_SECONDS, **words)
+            # Named anew each time: one of the session's would make way for REQUESTS_CA_BUNDLE.
+            answer = self.session.request(
+                method, f"{self.address}/api/2.0/mlflow/{what}", timeout=_SECONDS, verify=self.verify, **words
+            )
             answer.raise_for_status()
             found: dict[str, Any] = answer.json()
             return found
@@ -165,26 +170,39 @@ def connect(uri: str, environment: Mapping[str, str]) -> Iterator[RemoteRegistry
         environment: may hold MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN.
 
     Raises:
-        SettingsError: the URI is none of a server.
+        SettingsError: the URI is none of a server, or the file of its CA is not there.
     """
     if not uri.startswith(("http://", "https://")):
         raise SettingsError("MLFLOW_TRACKING_URI: the address of an MLflow server is needed, http(s)://…")
+    certificate = environment.get(CA_VARIABLE) or None
+    if certificate and not Path(certificate).exists():
+        raise SettingsError(f"{CA_VARIABLE}: {certificate}: no such file")
     with requests.Session() as session:
-        if certificate := environment.get(CA_VARIABLE):
-            session.verify = certificate
         if token := environment.get("MLFLOW_TRACKING_TOKEN"):
             session.headers["Authorization"] = f"Bearer {token}"
         elif user := environment.get("MLFLOW_TRACKING_USERNAME"):
             session.auth = (user, environment.get("MLFLOW_TRACKING_PASSWORD", ""))
-        yield RemoteRegistry(uri.rstrip("/"), session)
+        yield RemoteRegistry(uri.rstrip("/"), session, certificate)
 
 
 @contextmanager
 def _as_mlflow() -> Iterator[None]:
     try:
         yield
+    except requests.exceptions.SSLError as error:
+        raise FlopsError(
+            "the model registry of MLFLOW_TRACKING_URI: its certificate is not trusted here; where its CA is the "
+            f"house's, {CA_VARIABLE} names that CA's file"
+            if "CERTIFICATE_VERIFY_FAILED" in str(error)
+            else "the model registry of MLFLOW_TRACKING_URI speaks no TLS; is the address right?"
+        ) from error
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise FlopsError(
+            "the model registry of MLFLOW_TRACKING_URI does not answer; is it running, and the address right?"
+        ) from error
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = type(error).__name__
+        answer = getattr(error, "response", None)
+        reason = type(error).__name__ if answer is None else f"HTTP status {answer.status_code}"
         raise FlopsError(
             f"the model registry of MLFLOW_TRACKING_URI does not answer as MLflow does: {reason}"
         ) from error

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import ssl
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -14,6 +17,7 @@ from fl.tasks import find_task
 from pipeline import model_registry
 from pipeline.model_registry import count_versions, model_name
 from pipeline.record import read_release
+from server.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, make_certificates
 from server.registry import Registry
 from tests.images.federation import Tracker
 from tests.pipeline.test_commands import recorded
@@ -84,9 +88,57 @@ def test_only_a_server_can_be_asked(uri: str) -> None:
 
 
 def test_a_server_that_does_not_answer() -> None:
-    with pytest.raises(FlopsError, match="does not answer as MLflow does") as caught:
+    with pytest.raises(FlopsError, match="does not answer; is it running") as caught:
         count_versions("http://user:s3cret@127.0.0.1:1", "flops-digits", RECORD, {})
     assert "s3cret" not in str(caught.value)
+
+
+class Empty(BaseHTTPRequestHandler):
+    """A model registry that holds nothing."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_ca_that_is_named_counts_whatever_else_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("ours", "other"):
+        make_certificates(tmp_path / folder, ("localhost",), 1)
+    ours, other = (str(tmp_path / folder / CA_CERTIFICATE) for folder in ("ours", "other"))
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", other)  # As a machine has it that trusts a proxy's CA.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "ours" / CERTIFICATE, tmp_path / "ours" / KEY)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        uri = f"https://localhost:{server.server_port}"
+        assert count_versions(uri, "flops-digits", RECORD, {model_registry.CA_VARIABLE: ours}) == 0
+        for variables in ({}, {model_registry.CA_VARIABLE: other}):
+            with pytest.raises(FlopsError, match="certificate is not trusted here; where its CA is the house's"):
+                count_versions(uri, "flops-digits", RECORD, variables)
+        server.shutdown()
+    with pytest.raises(SettingsError, match="CERT_PATH: /nowhere: no such file"):
+        count_versions(uri, "flops-digits", RECORD, {model_registry.CA_VARIABLE: "/nowhere"})
+
+
+def test_a_server_that_speaks_no_tls_or_lets_nobody_in() -> None:
+    class Closed(Empty):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for scheme, message in (("https", "speaks no TLS"), ("http", "as MLflow does: HTTP status 403")):
+            with pytest.raises(FlopsError, match=message):
+                count_versions(f"{scheme}://127.0.0.1:{server.server_port}", "flops-digits", RECORD, {})
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
@@ -128,7 +180,7 @@ def test_a_rollback_takes_the_model_back_too(
     words = ("rollback", "dev", "--with-model", "--reason", "wrong labels")
     assert flops(*words).line == "--with-model asks the model registry; set MLFLOW_TRACKING_URI"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")
-    assert "does not answer as MLflow does" in flops(*words).line
+    assert "does not answer; is it running" in flops(*words).line
     assert len(log(config)) == 2
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
     first = read_release(recorded(1)["dev/release.json"].encode(), "dev/release.json")
