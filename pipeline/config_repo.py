@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -144,7 +144,9 @@ class ConfigRepo:
 
     def try_push(self) -> str:
         """Ask for the right to push, and push nothing; returns what was found. See `publish` for the errors."""
-        git_tool.push(self._repository, self._settings.branch, dry_run=True)
+        # That somebody else was faster says nothing of the right: the server began the push.
+        with suppress(git_tool.PushRaced):
+            git_tool.push(self._repository, self._settings.branch, dry_run=True)
         return f"may push to branch {self._settings.branch}"
 
     def changes(self, path: str) -> Iterator[tuple[Commit, bytes | None]]:

@@ -224,6 +224,18 @@ class TestOverSsh:
         publish(reach(), {"a": b""}, lambda: left and add_commit(config, {"b": str(left.pop())}, "else"))
         assert log(config)[:2] == ["dev: release", "else"]
 
+    def test_the_right_to_push_is_there_although_the_branch_moved_on(
+        self, reach: Callable[..., Settings], ssh_server: SshServer, config: Path
+    ) -> None:
+        with ConfigRepo.open(reach()) as repo:
+            add_commit(config, {"b": "1"}, "else")
+            assert repo.try_push() == "may push to branch main"
+        with ConfigRepo.open(reach(FLOPS_CONFIG_KEY=ssh_server.read_only_key)) as repo:
+            add_commit(config, {"b": "2"}, "else")
+            with pytest.raises(RepositoryRefused, match="may read and not write"):
+                repo.try_push()
+        assert log(config) == ["else", "else", "first"]
+
     def test_a_key_that_may_not_write(
         self, reach: Callable[..., Settings], ssh_server: SshServer, config: Path
     ) -> None:
