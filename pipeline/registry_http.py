@@ -76,8 +76,9 @@ def check_push(settings: Settings, side: str) -> str:
         FlopsError: the registry does not answer.
     """
     with _session(settings) as session:
-        address = f"{_base(session, settings)}/v2/{settings.project}/{side}/blobs/uploads/"
-        granted = _granted(session, f"{settings.project}/{side}", settings)
+        base = _base(session, settings)
+        address = f"{base}/v2/{settings.project}/{side}/blobs/uploads/"
+        granted = _granted(session, base, f"{settings.project}/{side}", settings)
         if granted is not None:
             if {"pull", "push"} <= granted:
                 return f"may push to {settings.image(side)}"
@@ -166,9 +167,9 @@ def _authenticate(session: requests.Session, challenge: str, settings: Settings)
         session.headers["Authorization"] = f"Bearer {token}"
 
 
-def _granted(session: requests.Session, name: str, settings: Settings) -> set[str] | None:
+def _granted(session: requests.Session, base: str, name: str, settings: Settings) -> set[str] | None:
     """Return what a token service lets the account do with an image; None where there is none that says it."""
-    answer = session.get(f"{_base(session, settings)}/v2/", timeout=_SECONDS)
+    answer = session.get(f"{base}/v2/", timeout=_SECONDS)
     challenge = answer.headers.get("WWW-Authenticate", "")
     fields = dict(_FIELD.findall(challenge))
     if answer.status_code != 401 or not challenge.lower().startswith("bearer") or "realm" not in fields:

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from pipeline.loop.state import State
 
-_STALE = 20
-"""A loop says every second how it goes; after so many without a word something is wrong, in seconds."""
+_STALE = 60
+"""A loop says every ten seconds how it goes; after so many without a word something is wrong, in seconds."""
 
 _EXAMPLES = """\b
 Examples:
@@ -127,12 +127,8 @@ def _show(state: State, as_json: bool) -> None:
 
     status = state.status()
     running = state.owner() is not None
-    written = datetime.fromtimestamp(state.written()).astimezone()
     if as_json:
-        told = {"running": running, "state": str(state.folder)}
-        if status:
-            told["written"] = written.isoformat(timespec="seconds")
-        click.echo(json.dumps({**told, **status}))
+        click.echo(json.dumps({"running": running, "state": str(state.folder), **status}))
         return
     if not running:
         left = "; it was killed: 'flops up' goes on with what it left, 'flops down' removes it" if status else ""
@@ -140,9 +136,10 @@ def _show(state: State, as_json: bool) -> None:
         if not status:
             return
     click.echo(f"{status.get('environment')}: config {status.get('config_commit', '')[:8] or 'not read yet'}")
-    if running and status and (datetime.now().astimezone() - written).total_seconds() > _STALE:
+    written = status.get("written", "")
+    if running and written and (datetime.now(UTC) - datetime.fromisoformat(written)).total_seconds() > _STALE:
         click.echo(
-            f"  as of:    {written:%H:%M:%S}; nothing newer could be written: is the disk of {state.folder} full?"
+            f"  as of:    {_time(written)}; nothing newer could be written: is the disk of {state.folder} full?"
         )
     for owner, due in status.get("next_rounds", {}).items():
         click.echo(f"  next:     {owner} at {clock(datetime.fromisoformat(due))}")

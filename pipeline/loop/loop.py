@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError
@@ -42,6 +42,10 @@ _ENGINE_SECONDS = 30
 
 _TROUBLE = "what a problem says"
 """What is waited for where something could not be made."""
+
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_SIGN_OF_LIFE = timedelta(seconds=10)
+"""How it goes is written down when it changes, and so often where it does not."""
 
 _GRACE = 20.0
 """Seconds that a pod has to end where no manifest says more."""
@@ -127,6 +131,7 @@ class Loop:
     _waits: str = ""
     _there: Sequence[Pod] = ()
     _status: dict[str, Any] = field(default_factory=dict)
+    _written: datetime = _NEVER
 
     def tick(self) -> None:
         """Compare once, and do what is to be done; what fails is said, and tried again the next time."""
@@ -269,6 +274,6 @@ class Loop:
             ],
             "rounds": self.runner.rounds,
         }
-        if status != self._status:
-            self.state.write_status(status)
-            self._status = status
+        if status != self._status or now - self._written >= _SIGN_OF_LIFE:
+            self.state.write_status({**status, "written": now.isoformat(timespec="seconds")})
+            self._status, self._written = status, now

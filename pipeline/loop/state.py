@@ -126,13 +126,6 @@ class State:
         path.write_text(json.dumps(status) + "\n", encoding="utf-8")
         path.replace(self.folder / _STATUS)
 
-    def written(self) -> float:
-        """Return when that was last said, in seconds since 1970; 0 where nobody did."""
-        try:
-            return (self.folder / _STATUS).stat().st_mtime
-        except OSError:
-            return 0.0
-
     def status(self) -> dict[str, Any]:
         """Return how it went when that was last said; an empty object where nobody did."""
         try:

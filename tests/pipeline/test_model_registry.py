@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 import ssl
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -20,6 +18,7 @@ from pipeline.record import read_release
 from server.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, make_certificates
 from server.registry import Registry
 from tests.images.federation import Tracker
+from tests.pipeline.http_server import Answers, served
 from tests.pipeline.test_commands import recorded
 
 if TYPE_CHECKING:
@@ -93,19 +92,6 @@ def test_a_server_that_does_not_answer() -> None:
     assert "s3cret" not in str(caught.value)
 
 
-class Empty(BaseHTTPRequestHandler):
-    """A model registry that holds nothing."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def test_the_ca_that_is_named_counts_whatever_else_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,30 +101,25 @@ def test_the_ca_that_is_named_counts_whatever_else_is_trusted(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", other)  # As a machine has it that trusts a proxy's CA.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "ours" / CERTIFICATE, tmp_path / "ours" / KEY)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Empty) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        uri = f"https://localhost:{server.server_port}"
+    with served(Answers, context) as port:
+        uri = f"https://localhost:{port}"
         assert count_versions(uri, "flops-digits", RECORD, {model_registry.CA_VARIABLE: ours}) == 0
         for variables in ({}, {model_registry.CA_VARIABLE: other}):
             with pytest.raises(FlopsError, match="certificate is not trusted here; where its CA is the house's"):
                 count_versions(uri, "flops-digits", RECORD, variables)
-        server.shutdown()
     with pytest.raises(SettingsError, match="CERT_PATH: /nowhere: no such file"):
         count_versions(uri, "flops-digits", RECORD, {model_registry.CA_VARIABLE: "/nowhere"})
 
 
 def test_a_server_that_speaks_no_tls_or_lets_nobody_in() -> None:
-    class Closed(Empty):
-        def do_GET(self) -> None:
+    class Closed(Answers):
+        def do_GET(self) -> None:  # noqa: N802 - the library calls it so
             self.send_error(403)
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Closed) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    with served(Closed) as port:
         for scheme, message in (("https", "speaks no TLS"), ("http", "as MLflow does: HTTP status 403")):
             with pytest.raises(FlopsError, match=message):
-                count_versions(f"{scheme}://127.0.0.1:{server.server_port}", "flops-digits", RECORD, {})
-        server.shutdown()
+                count_versions(f"{scheme}://127.0.0.1:{port}", "flops-digits", RECORD, {})
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,33 +11,15 @@ from fl.errors import FlopsError
 from pipeline.image_name import ImageName
 from pipeline.registry_http import layer_sizes
 from pipeline.settings import read_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.pipeline.http_server import Answers, served
 
 LAYER = "sha256:" + "a" * 64
 
 
-class Plain(BaseHTTPRequestHandler):
+class Plain(Answers):
     """A registry without TLS that holds one image of one layer."""
 
-    def do_GET(self) -> None:
-        body = json.dumps({"layers": [{"digest": LAYER, "size": 123}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def served() -> Iterator[int]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Plain) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield server.server_port
-        server.shutdown()
+    body = json.dumps({"layers": [{"digest": LAYER, "size": 123}]}).encode()
 
 
 def sizes(registry: str) -> list[tuple[str, int]]:
@@ -53,12 +31,12 @@ def sizes(registry: str) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_registry_on_this_machine_may_speak_no_tls(host: str) -> None:
-    with served() as port:
+    with served(Plain) as port:
         assert sizes(f"{host}:{port}") == [(LAYER, 123)]
 
 
 def test_no_other_is_spoken_to_without_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda _host, *rest, **more: real("127.0.0.1", *rest, **more))
-    with served() as port, pytest.raises(FlopsError, match="its certificate is not trusted here"):
+    with served(Plain) as port, pytest.raises(FlopsError, match="its certificate is not trusted here"):
         sizes(f"registry.example.org:{port}")

@@ -98,14 +98,16 @@ class TestState:
         monkeypatch.setenv("FLOPS_CONFIG_REPOSITORY", "config.git")
         state = State(tmp_path / "state")
         state.make()
-        state.write_status({"environment": "dev", "config_commit": "abc"})
+        now = datetime.now(UTC)
+        status = {"environment": "dev", "config_commit": "abc", "written": now.isoformat()}
+        state.write_status(status)
         with state.held():
             ended = flops("up", "--status", "--state", state.folder)
             assert (ended.code, "as of" in ended.out) == (0, False), ended.err
-            written = time.time() - 60
-            os.utime(state.folder / "status.json", (written, written))
+            written = now - timedelta(seconds=90)
+            state.write_status({**status, "written": written.isoformat()})
             said = flops("up", "--status", "--state", state.folder).out
-        assert f"as of:    {datetime.fromtimestamp(written).astimezone():%H:%M:%S}; nothing newer" in said
+        assert f"as of:    {written.astimezone():%H:%M:%S}; nothing newer" in said
 
     def test_what_the_user_put_there_stays(self, tmp_path: Path) -> None:
         secret = tmp_path / "secrets" / "words"
