@@ -12,10 +12,11 @@ from fl.checks import Check, Skip, check
 from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import ConfigRepo, hold_file, manifest_file, release_file
 from pipeline.engine import RegistryRefused, TransferFailed, engine, log_in, remote_digest
+from pipeline.git_environment import by_ssh
 from pipeline.git_words import HostRefused, KeyRefused, public
 from pipeline.model_registry import count_versions, model_name
 from pipeline.record import SIDES
-from pipeline.registry_http import check_push, own_certificates
+from pipeline.registry_http import check_push, own_certificates, speaks_tls
 from pipeline.source import Source
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
             return [reachable, check("CA", _raises(error)), *rest]
         return [
             reachable,
-            check("CA", lambda: _trust(host)),
+            check("CA", lambda: _trust(settings)),
             check("login", _raises(error)),
             _skipped("push right", "the account is not accepted"),
         ]
@@ -139,7 +140,7 @@ def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
     who = settings.secrets.username
     return [
         check("registry", lambda: f"{host} answers"),
-        check("CA", lambda: _trust(host)),
+        check("CA", lambda: _trust(settings)),
         check("login", lambda: f"as {who}" if logged_in else "with what docker login has stored"),
         check("push right", push)
         if logged_in
@@ -147,8 +148,11 @@ def _registry_checks(client: DockerClient, settings: Settings) -> list[Check]:
     ]
 
 
-def _trust(registry: str) -> str:
-    return ", ".join(str(file) for file in own_certificates(registry)) or "one that this machine trusts for all"
+def _trust(settings: Settings) -> str:
+    if not speaks_tls(settings):
+        raise Skip(f"{settings.registry} speaks no TLS, which the engine lets one on this machine do")
+    found = own_certificates(settings.registry)
+    return ", ".join(str(file) for file in found) or "one that this machine trusts for all"
 
 
 def _config_checks(settings: Settings) -> list[Check]:
@@ -174,7 +178,13 @@ def _config_checks(settings: Settings) -> list[Check]:
         ]
 
 
+def _needs_ssh(settings: Settings) -> None:
+    if not by_ssh(settings.repository):
+        raise Skip("no SSH leads to the config repository")
+
+
 def _key(settings: Settings) -> str:
+    _needs_ssh(settings)
     if settings.key is not None:
         return str(settings.key)
     if settings.secrets.ssh_key:
@@ -183,6 +193,7 @@ def _key(settings: Settings) -> str:
 
 
 def _known(settings: Settings) -> str:
+    _needs_ssh(settings)
     if settings.known_hosts is not None:
         return str(settings.known_hosts)
     if settings.secrets.known_hosts:

@@ -97,6 +97,15 @@ def without_account(address: str, environment: Mapping[str, str]) -> tuple[str, 
     return f"{scheme}{host}{rest}", {**environment, **setting}
 
 
+def by_ssh(address: str) -> bool:
+    """Tell whether git goes to an address by SSH, which is what deploy key and known hosts are for."""
+    scheme, found, _ = address.partition("://")
+    if found:
+        return scheme in ("ssh", "git+ssh", "ssh+git")
+    host, colon, _ = address.partition(":")
+    return bool(colon) and "/" not in host
+
+
 @contextmanager
 def git_environment(settings: Settings) -> Iterator[dict[str, str]]:
     """Yield the variables that let git reach the config repository, and ask nobody anything.

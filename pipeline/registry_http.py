@@ -66,6 +66,16 @@ class _Trusting(HTTPAdapter):
         """Leave it to the context; the library would add a bundle of CAs of its own."""
 
 
+def speaks_tls(settings: Settings) -> bool:
+    """Tell whether the registry speaks TLS; one on this machine, and no other, may do without.
+
+    Raises:
+        FlopsError: it does not answer.
+    """
+    with _session(settings) as session:
+        return _base(session, settings).startswith("https:")
+
+
 def check_push(settings: Settings, side: str) -> str:
     """Ask for the right to push a side's image; returns what was found.
 

@@ -101,13 +101,12 @@ class Registry:
         return self._database is not None
 
     def latest(self, name: str) -> ModelVersion | None:
-        """Return the newest version of a model that was not taken back, or None where there is none."""
-        try:
-            found = self._client.search_model_versions(f"name = '{name}'")
-        except MlflowException as error:
-            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
-        versions = [_version(v) for v in found]
-        return max((v for v in versions if not v.abandoned), key=lambda v: v.version, default=None)
+        """Return the newest version of a model that was not taken back, or None where there is none.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        return next((version for version in self.versions(name) if not version.abandoned), None)
 
     def load(self, version: ModelVersion) -> tuple[Task, ModelState]:
         """Download a version's weights; see `fl.bundle.read_bundle` for the errors."""
@@ -294,17 +293,18 @@ class Registry:
         """
         if self._database is not None or parent is None:
             return
+        between = [
+            v.version
+            for v in self.versions(made.name)
+            if parent.version < v.version < made.version and not v.abandoned
+        ]
+        if not between:
+            return
         try:
-            found = self._client.search_model_versions(f"name = '{made.name}'")
-            between = [
-                v for v in map(_version, found) if parent.version < v.version < made.version and not v.abandoned
-            ]
-            if between:
-                self._client.delete_model_version(made.name, str(made.version))
+            self._client.delete_model_version(made.name, str(made.version))
         except (MlflowException, OSError) as error:
             raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
-        if between:
-            raise _replaced(made.name, parent.version, min(v.version for v in between))
+        raise _replaced(made.name, parent.version, min(between))
 
     def move_alias(self, version: ModelVersion, alias: str, seen: int) -> None:
         """Let an alias name this version, unless somebody else moved it since one looked.
@@ -373,12 +373,12 @@ class Registry:
         self.set_tag(version, ABANDONED, reason)
 
     def made_by(self, name: str, run_id: str) -> ModelVersion | None:
-        """Return the version that a run made, or None."""
-        try:
-            found = self._client.search_model_versions(f"name = '{name}'")
-        except (MlflowException, OSError) as error:
-            raise FlopsError(f"the model registry failed: {reason_of(error)}") from error
-        return next((_version(v) for v in found if v.run_id == run_id), None)
+        """Return the version that a run made, or None.
+
+        Raises:
+            FlopsError: the registry failed.
+        """
+        return next((version for version in self.versions(name) if version.run_id == run_id), None)
 
     def find(self, name: str, number: int) -> ModelVersion:
         """Return a version by its number.

@@ -143,6 +143,12 @@ class TestWithEverything:
         found = patient.broken("deploy key", "the git server knows no key of ours")
         assert found["paths"][0] == "skipped"
 
+    def test_what_is_not_used_is_not_praised(self, patient: Patient) -> None:
+        patient.set(FLOPS_CONFIG_REPOSITORY=str(patient.config))
+        found = patient.look()
+        assert found["deploy key"] == found["known hosts"] == ("skipped", "no SSH leads to the config repository")
+        assert found["write right"][0] == "passed"
+
     def test_write_right(self, patient: Patient, ssh_server: SshServer) -> None:
         patient.set(FLOPS_CONFIG_KEY=str(ssh_server.read_only_key))
         patient.broken("write right", "give it write access there")

@@ -12,7 +12,7 @@ import pytest
 
 from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import Change, ConfigRepo
-from pipeline.git_environment import plain, without_account
+from pipeline.git_environment import by_ssh, plain, without_account
 from pipeline.git_tool import begin, remote_branches
 from pipeline.git_words import RepositoryRefused, RepositoryUnreachable, public
 from pipeline.source import Source
@@ -204,3 +204,20 @@ def test_an_account_in_an_address_is_sent_and_stands_in_no_argument(
 @pytest.mark.parametrize("address", ["git@host:a.git", "ssh://u:p@host/a", "https://host/a@b:c", "http://u@host"])
 def test_other_addresses_stay(address: str) -> None:
     assert without_account(address, {"A": "b"}) == (address, {"A": "b"})
+
+
+@pytest.mark.parametrize(
+    ("address", "over_ssh"),
+    [
+        ("git@git.example.org:flops/config.git", True),
+        ("git.example.org:config.git", True),
+        ("ssh://git@git.example.org:2222/flops/config.git", True),
+        ("git+ssh://git.example.org/config.git", True),
+        ("https://git.example.org/flops/config.git", False),
+        ("file:///srv/config.git", False),
+        ("/srv/config.git", False),
+        ("./odd:name.git", False),
+    ],
+)
+def test_the_way_to_an_address(address: str, over_ssh: bool) -> None:
+    assert by_ssh(address) is over_ssh

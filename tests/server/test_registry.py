@@ -46,6 +46,20 @@ def test_versions_count_up_and_come_back_bit_for_bit(registry):
     assert loaded.digest() == state.digest()
 
 
+def test_a_registry_that_answers_in_pages_is_read_to_the_end(registry, monkeypatch):
+    made = [register(registry, seed)[0] for seed in range(3)]
+    registry.abandon(made[2], "bad")
+    honest = registry._client.search_model_versions
+
+    def oldest_first(words, page_token=None):
+        return honest(words, max_results=1, order_by=["version_number ASC"], page_token=page_token)
+
+    monkeypatch.setattr(registry._client, "search_model_versions", oldest_first)
+    assert registry.latest("flops-digits") == made[1]
+    assert registry.made_by("flops-digits", made[2].run_id).version == 3
+    assert [version.version for version in registry.versions("flops-digits")] == [3, 2, 1]
+
+
 def test_an_unknown_model_has_no_version(registry):
     assert registry.latest("flops-nothing") is None
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from fl.data.partition import parse_partition
 from fl.errors import FlopsError, SettingsError
 from pipeline.loop.ending import end
 from pipeline.loop.hospitals import Hospitals, allowed
+from pipeline.loop.loop import Loop, Wishes
 from pipeline.loop.manifests import build
 from pipeline.loop.pods import Pod
 from pipeline.loop.rounds import ended, is_made, line, release_of
@@ -108,6 +110,23 @@ class TestState:
             state.write_status({**status, "written": written.isoformat()})
             said = flops("up", "--status", "--state", state.folder).out
         assert f"as of:    {written.astimezone():%H:%M:%S}; nothing newer" in said
+
+    def test_an_idle_loop_says_every_ten_seconds_that_it_lives(self, tmp_path: Path) -> None:
+        state = State(tmp_path)
+        state.make()
+        runner: Any = SimpleNamespace(pulls=SimpleNamespace(problems=list), rounds=[])
+        watch: Any = SimpleNamespace(problem="")
+        supplies: Any = SimpleNamespace(tracking="")
+        loop = Loop(Wishes("dev"), state, print, watch, supplies, runner, Troubles(print))
+        written = []
+        for seconds in (0, 9, 10, 15):
+            loop._write_status((), NOON + timedelta(seconds=seconds))
+            written.append(state.status()["written"][-8:-6])
+        assert written == ["00", "00", "10", "10"]
+        watch.problem = "the config repository is away"
+        loop._write_status((), NOON + timedelta(seconds=16))
+        found = state.status()
+        assert (found["problems"], found["written"][-8:-6]) == ([watch.problem], "16")
 
     def test_what_the_user_put_there_stays(self, tmp_path: Path) -> None:
         secret = tmp_path / "secrets" / "words"
