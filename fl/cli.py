@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from typing import Any
 
 import click
@@ -35,6 +36,8 @@ class Terminated(KeyboardInterrupt):
 _GROUPS = {"flops.commands": (), "flops.research": ("server", "client")}
 """Entry-point groups, with the packages that a group needs besides the one that holds the command."""
 
+_BRINGING = ("server", "client", "pipeline")
+"""The packages that bring libraries of their own, as parts of the same names."""
 
 _META = "flops.entry_points"
 
@@ -128,9 +131,11 @@ def main(arguments: list[str] | None = None) -> int:
         library = (error.name or "").partition(".")[0]
         if library in ("fl", "server", "client", "pipeline"):
             return _failed(f"{error} (a bug; --debug shows where)", 1, debug)
+        part = _part_of(error)
+        where = "" if part else f", where PART is {', '.join(_BRINGING)} or research"
         return _failed(
-            f"the library '{library}' is not installed; pip install '.[PART]' in the source's folder brings it, "
-            "where PART is server, client, pipeline or research",
+            f"the library '{library}' is not installed; pip install '.[{part or 'PART'}]' in the source's folder "
+            f"brings it{where}",
             2,
             debug,
         )
@@ -182,6 +187,18 @@ def _listen() -> dict[int, Any]:
     return before
 
 
+def _part_of(error: BaseException) -> str | None:
+    """Return the part whose command failed; None where it was none of those that bring libraries."""
+    research = {entry.module for entry in importlib.metadata.entry_points(group="flops.research")}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__"))
+        if module in research:
+            return "research"
+        if (package := module.partition(".")[0]) in _BRINGING:
+            return package
+    return None
+
+
 def _interrupted(error: BaseException) -> int:
     cause = interruption(error) or error
     word, code = ("terminated", TERMINATED) if isinstance(cause, Terminated) else ("interrupted", INTERRUPTED)
@@ -190,8 +207,6 @@ def _interrupted(error: BaseException) -> int:
 
 def _failed(message: str, code: int, debug: bool) -> int:
     if debug:
-        import traceback
-
         traceback.print_exc()
     click.echo(f"flops: {' '.join(message.split())}", err=True)
     return code

@@ -28,6 +28,9 @@ class KeyRefused(RepositoryRefused):
 
 _RACES = ("cannot lock ref", "failed to update ref", "incorrect old value", "reference already exists", "stale info")
 
+_CUT = "the connection was cut from there; ask the git server's administrator whether it lets this machine in"
+_REFUSED = "nothing listens there (connection refused)"
+
 _MEANINGS = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
@@ -52,10 +55,13 @@ _MEANINGS = (
         "config.key or SSH_PRIVATE_KEY",
     ),
     ("Could not resolve host", RepositoryUnreachable, "its host's name is not known here"),
-    ("Connection refused", RepositoryUnreachable, "nothing listens there (connection refused)"),
+    ("Connection refused", RepositoryUnreachable, _REFUSED),
+    ("Couldn't connect to server", RepositoryUnreachable, _REFUSED),
     ("Connection timed out", RepositoryUnreachable, "it does not answer (timed out)"),
     ("Operation timed out", RepositoryUnreachable, "it does not answer (timed out)"),
     ("Operation too slow", RepositoryUnreachable, "it does not answer (timed out)"),
+    ("Connection reset", RepositoryUnreachable, _CUT),
+    ("Connection closed by", RepositoryUnreachable, _CUT),
     ("No route to host", RepositoryUnreachable, "no way leads to its host"),
     ("Network is unreachable", RepositoryUnreachable, "no way leads to its host"),
     ("Timeout: the command", RepositoryUnreachable, f"it did not answer within {SECONDS} s"),

@@ -152,16 +152,22 @@ def test_a_bug_is_one_line_that_says_so(flops, monkeypatch):
     assert ended.line == "ZeroDivisionError: oh (a bug; --debug shows where)"
 
 
-def test_a_library_that_is_not_installed_is_named_with_what_brings_it(flops, monkeypatch):
-    def broken(*_, **__):
-        raise ModuleNotFoundError("No module named 'docker'", name="docker.errors")
+@pytest.mark.parametrize(
+    ("words", "library", "part"),
+    [
+        (["release"], "git", "pipeline"),
+        (["server", "certificate", "--host", "a.example.org"], "cryptography", "server"),
+        (["client", "keygen"], "cryptography", "client"),
+        (["run", "digits"], "torch", "research"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named_with_the_part_that_brings_it(words, library, part, here):
+    script = f"import sys; sys.modules['{library}'] = None; from fl.cli import main; sys.exit(main({words}))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
-    monkeypatch.setattr("server.simulation.settings.settle", broken)
-    ended = flops("run", "digits")
-
-    assert ended.code == 2
-    assert ended.line.startswith(
-        "the library 'docker' is not installed; pip install '.[PART]' in the source's folder brings it"
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.endswith(
+        f"the library '{library}' is not installed; pip install '.[{part}]' in the source's folder brings it\n"
     )
 
 

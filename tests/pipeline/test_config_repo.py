@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -120,7 +122,7 @@ def test_what_a_hook_of_git_sets_is_not_taken_for_ours(
         ("/nowhere/config.git", "there is no such repository|no git repository"),
         ("ssh://git@nowhere.invalid/config.git", "its host's name is not known here"),
         ("ssh://git@127.0.0.1:1/config.git", "nothing listens there"),
-        ("https://user:secret@127.0.0.1:1/config.git", "git failed|nothing listens|Failed to connect"),
+        ("https://user:secret@127.0.0.1:1/config.git", "nothing listens there"),
     ],
 )
 def test_a_repository_that_does_not_answer_is_one_line(settings_for: Make, address: str, message: str) -> None:
@@ -128,6 +130,28 @@ def test_a_repository_that_does_not_answer_is_one_line(settings_for: Make, addre
         pass
     assert "\n" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("scheme", ["ssh", "http"])
+def test_a_server_that_cuts_the_connection(settings_for: Make, scheme: str, reset: bool) -> None:
+    def cut() -> None:
+        connection, _ = listener.accept()
+        connection.recv(100)  # Else what is unread makes a reset of each end.
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=cut)
+        thread.start()
+        address = f"{scheme}://git@127.0.0.1:{listener.getsockname()[1]}/config.git"
+        with (
+            pytest.raises(RepositoryUnreachable, match="the connection was cut from there"),
+            ConfigRepo.open(settings_for(address)),
+        ):
+            pass
+        thread.join()
 
 
 def test_a_branch_that_is_not_there(config: Path, settings_for: Make) -> None:
