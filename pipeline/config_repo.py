@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fl.errors import FlopsError, SettingsError
 from pipeline import git_tool
 from pipeline.git_environment import git_environment
+from pipeline.git_words import RepositoryAway, RepositoryUnreachable
 from pipeline.manifest import find_image, set_image
 from pipeline.record import Hold, ReleaseRecord, read_hold, read_release
 
@@ -166,7 +167,7 @@ class ConfigRepo:
         Raises:
             PushRaced: others were faster every time.
             RepositoryRefused: this key may not write.
-            RepositoryUnreachable: the way there broke.
+            RepositoryUnreachable: the way there broke; the message says where it is not known what arrived.
         """
         settings = self._settings
         pause = 0.1
@@ -186,9 +187,32 @@ class ConfigRepo:
                 time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads attempts, guards nothing
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self.refresh()
+            except RepositoryUnreachable as error:
+                if not self._arrived(commit, error):
+                    raise
+                say(f"the push's answer was lost, and the push was not: {error}")
+                return str(commit.hexsha)
             else:
                 return str(commit.hexsha)
         raise AssertionError("unreachable")
+
+    def _arrived(self, commit: Commit, error: RepositoryUnreachable) -> bool:
+        """Tell whether a push that broke off brought its commit there.
+
+        Raises:
+            RepositoryUnreachable: nobody knows.
+        """
+        if isinstance(error, RepositoryAway):
+            return False
+        try:
+            there = git_tool.remote_head(self._repository, self._settings.branch)
+        except FlopsError:
+            there = ""
+        if there in (commit.hexsha, *(parent.hexsha for parent in commit.parents)):
+            return there == commit.hexsha
+        raise RepositoryUnreachable(
+            f"{error}; whether the change arrived before is not known: look with 'flops status' before you try again"
+        ) from error
 
 
 def manifest_file(environment: str) -> str:

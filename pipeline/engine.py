@@ -76,6 +76,8 @@ def engine(seconds: int = SECONDS) -> Iterator[DockerClient]:
     except ENGINE_ERRORS as error:
         text = no_engine(error)
         raise (SettingsError if text.startswith(_NO_ADDRESS) else EngineUnreachable)(text) from error
+    except ValueError as error:  # A port that is no number.
+        raise SettingsError(f"{_NO_ADDRESS}: {error}") from error
     try:
         yield client
     except APIError as error:  # Which is one of those below, too.
@@ -242,6 +244,7 @@ def explain(text: str, registry: str, project: str, *, logged_in: bool) -> Flops
     for sign, kind, meaning in _MEANINGS:
         if re.search(sign, text):
             told = _RIGHTS if meaning == _ACCOUNT and logged_in else meaning
+            told = _ACCOUNT if told == _RIGHTS and not project else told  # Nothing but the account was asked about.
             return kind(f"registry {registry}: {told.format(registry=registry, project=project, text=text)}")
     return TransferFailed(f"registry {registry}: {text}")
 

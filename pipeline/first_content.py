@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import tempfile
 from pathlib import Path
@@ -11,7 +12,7 @@ from fl.errors import SettingsError
 from pipeline import git_tool
 from pipeline.config_repo import Change
 from pipeline.git_environment import git_environment
-from pipeline.git_words import RepositoryRefused, public
+from pipeline.git_words import RepositoryRefused, public, without_secrets
 
 if TYPE_CHECKING:
     from pipeline.settings import Settings
@@ -33,19 +34,22 @@ def first_content(source: Source, settings: Settings) -> dict[str, bytes]:
     ours = {
         EXAMPLE: f"{settings.registry}/{settings.project}",
         EXAMPLE.partition("/")[0]: settings.registry,
-        EXAMPLE_REPOSITORY: public(settings.repository),
+        EXAMPLE_REPOSITORY: without_secrets(settings.repository),
         EXAMPLE_BRANCH: f"targetRevision: {settings.branch}",
     }
+    # The longest first, and each place once: the house's own names may hold the example's.
+    pattern = re.compile(b"|".join(re.escape(e.encode()) for e in sorted(ours, key=len, reverse=True)))
     if FOLDER not in source.repository.commit(source.commit).tree:
         return files
     with tarfile.open(fileobj=git_tool.archive(source.repository, source.commit, (FOLDER,))) as archive:
         for member in archive:
+            if member.issym():
+                raise SettingsError(f"{member.name}: is a symbolic link; a file is needed")
             content = archive.extractfile(member)
             if content is not None:
-                text = content.read()
-                for example, value in ours.items():
-                    text = text.replace(example.encode(), value.encode())
-                files[member.name.removeprefix(f"{FOLDER}/")] = text
+                files[member.name.removeprefix(f"{FOLDER}/")] = pattern.sub(
+                    lambda found: ours[found[0].decode()].encode(), content.read()
+                )
     return files
 
 

@@ -42,6 +42,9 @@ _KEPT = (
 """How variables of git begin that are about the machine. The others are about the repository and the commit that a
 hook, or whoever called, had in hand."""
 
+_TOKEN = 20
+"""A name in an address that has so many letters and no password is a token, as git servers give them out."""
+
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
     "gc.auto": "0",
@@ -67,7 +70,8 @@ def plain() -> dict[str, str]:
     """Return variables for any use of git: its messages in English, no question, our settings before the user's."""
     given = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(given) if given.isdigit() else 0
-    variables = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}
+    askpass = os.environ.get("GIT_ASKPASS") or "true"
+    variables = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": askpass, "LC_ALL": "C"}
     for number, (key, value) in enumerate(_SETTINGS.items(), first):
         variables[f"GIT_CONFIG_KEY_{number}"], variables[f"GIT_CONFIG_VALUE_{number}"] = key, value
     return {**variables, "GIT_CONFIG_COUNT": str(first + len(_SETTINGS))}
@@ -83,11 +87,11 @@ def without_account(address: str, environment: Mapping[str, str]) -> tuple[str, 
     Returns:
         The address, and the variables with a setting that sends the account along.
     """
-    found = re.fullmatch(r"(https?://)([^/@\s]*):([^/\s]*)@([^/@\s]+)(.*)", address)
-    if found is None:
+    found = re.fullmatch(r"(https?://)([^/@:\s]*)(?::([^/\s]*))?@([^/@\s]+)(.*)", address)
+    if found is None or (found[3] is None and len(found[2]) < _TOKEN):
         return address, dict(environment)
     scheme, user, password, host, rest = found.groups()
-    account = base64.b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
+    account = base64.b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()
     number = int(environment.get("GIT_CONFIG_COUNT", "0"))
     setting = {
         f"GIT_CONFIG_KEY_{number}": f"http.{scheme}{host}/.extraHeader",

@@ -62,6 +62,10 @@ def begin(address: str, folder: Path, environment: Mapping[str, str]) -> Repo:
         repository.create_remote(_REMOTE, str(Path(address).resolve()) if Path(address).is_dir() else address)
     except git.GitCommandNotFound as error:
         raise _no_git() from error
+    except git.UnsafeProtocolError as error:
+        raise SettingsError(f"{public(address)}: git goes to no such address; git@… or ssh://… is needed") from error
+    except git.GitError as error:
+        raise _failed(error) from error
     return repository
 
 
@@ -153,6 +157,7 @@ def write_commit(
 
     Raises:
         SettingsError: a path is a folder or a symbolic link there.
+        FlopsError: git does not make it.
     """
     parent = find_commit(repository, head(branch))
     with tempfile.TemporaryDirectory() as folder:
@@ -165,7 +170,10 @@ def write_commit(
             with tempfile.TemporaryFile() as given:
                 given.write(text)
                 given.seek(0)
-                return str(repository.git.execute(["git", *words], istream=given, env=variables))
+                try:
+                    return str(repository.git.execute(["git", *words], istream=given, env=variables))
+                except git.GitError as error:
+                    raise _failed(error) from error
 
         run("read-tree", *([parent.hexsha] if parent else ["--empty"]))
         lines = []
@@ -319,6 +327,12 @@ def _explain(error: Exception, address: str, branch: str, heard: Iterable[str] =
     if isinstance(error, git.GitCommandNotFound):
         return _no_git()
     return explain_words("\n".join([*heard, str(getattr(error, "stderr", "") or error)]), address, branch)
+
+
+def _failed(error: Exception) -> FlopsError:
+    """Say in a line what git said of our own repository."""
+    words = " ".join(str(getattr(error, "stderr", "") or error).removeprefix("\n  stderr: ").strip("'\n ").split())
+    return FlopsError(f"git failed: {public(words)[-300:]}")
 
 
 def _no_git() -> SettingsError:

@@ -14,6 +14,10 @@ class RepositoryUnreachable(FlopsError):  # noqa: N818 - a state, not a mistake
     """A repository does not answer, or the way to it broke."""
 
 
+class RepositoryAway(RepositoryUnreachable):
+    """No connection was made, so that nothing was sent."""
+
+
 class RepositoryRefused(SettingsError):  # noqa: N818 - a state, not a mistake
     """A repository answers, and lets this key, user or branch not do what is wanted."""
 
@@ -29,6 +33,16 @@ class KeyRefused(RepositoryRefused):
 _RACES = ("cannot lock ref", "failed to update ref", "incorrect old value", "reference already exists", "stale info")
 
 _CUT = "the connection was cut from there; ask the git server's administrator whether it lets this machine in"
+_READ_ONLY = "the deploy key may read and not write; give it write access there"
+_NONE = "there is no such repository, or this key may not read it"
+_CA = (
+    "its server's certificate is not of a CA that this machine trusts; put the CA to the machine's, or name its "
+    "file: git config --global http.sslCAInfo FILE"
+)
+_ACCOUNT = (
+    "its server does not accept the account; SSH with a deploy key is best, else check name and token in "
+    "the address, or git's credential helper"
+)
 _REFUSED = "nothing listens there (connection refused)"
 
 _MEANINGS = (
@@ -45,7 +59,10 @@ _MEANINGS = (
         "SSH_KNOWN_HOSTS",
     ),
     ("UNPROTECTED PRIVATE KEY", KeyRefused, "others may read the deploy key's file; chmod 600 it"),
-    ("marked as read only", RepositoryRefused, "the deploy key may read and not write; give it write access there"),
+    # As GitHub, GitLab and Gitea say it.
+    ("marked as read only", RepositoryRefused, _READ_ONLY),
+    ("does not have write access", RepositoryRefused, _READ_ONLY),
+    ("is not authorized to write", RepositoryRefused, _READ_ONLY),
     ("invalid format", KeyRefused, "the deploy key is no private key that ssh can read"),
     ("error in libcrypto", KeyRefused, "the deploy key is no private key that ssh can read"),
     (
@@ -54,16 +71,26 @@ _MEANINGS = (
         "the git server knows no key of ours; add the deploy key's public half there, and name the key: "
         "config.key or SSH_PRIVATE_KEY",
     ),
-    ("Could not resolve host", RepositoryUnreachable, "its host's name is not known here"),
-    ("Connection refused", RepositoryUnreachable, _REFUSED),
-    ("Couldn't connect to server", RepositoryUnreachable, _REFUSED),
+    ("SSL certificate problem", RepositoryRefused, _CA),
+    ("certificate verification failed", RepositoryRefused, _CA),
+    ("Authentication failed", RepositoryRefused, _ACCOUNT),
+    ("could not read Username", RepositoryRefused, _ACCOUNT),
+    ("could not read Password", RepositoryRefused, _ACCOUNT),
+    (
+        "error: 403",
+        RepositoryRefused,
+        "its server forbids that to this account; give it the rights to read and write",
+    ),
+    ("Could not resolve host", RepositoryAway, "its host's name is not known here"),
+    ("Connection refused", RepositoryAway, _REFUSED),
+    ("Couldn't connect to server", RepositoryAway, _REFUSED),
     ("Connection timed out", RepositoryUnreachable, "it does not answer (timed out)"),
     ("Operation timed out", RepositoryUnreachable, "it does not answer (timed out)"),
     ("Operation too slow", RepositoryUnreachable, "it does not answer (timed out)"),
     ("Connection reset", RepositoryUnreachable, _CUT),
     ("Connection closed by", RepositoryUnreachable, _CUT),
-    ("No route to host", RepositoryUnreachable, "no way leads to its host"),
-    ("Network is unreachable", RepositoryUnreachable, "no way leads to its host"),
+    ("No route to host", RepositoryAway, "no way leads to its host"),
+    ("Network is unreachable", RepositoryAway, "no way leads to its host"),
     ("Timeout: the command", RepositoryUnreachable, f"it did not answer within {SECONDS} s"),
     ("because it timed out", RepositoryUnreachable, f"it did not answer within {SECONDS} s"),
     (
@@ -72,8 +99,16 @@ _MEANINGS = (
         "has no branch '{branch}'; 'flops init-config' fills an empty repository, config.branch names another branch",
     ),
     ("does not appear to be a git repository", RepositoryRefused, "there is no git repository"),
-    ("not found", RepositoryRefused, "there is no such repository, or this key may not read it"),
-    ("does not exist", RepositoryRefused, "there is no such repository, or this key may not read it"),
+    ("not found", RepositoryRefused, _NONE),
+    ("could not be found", RepositoryRefused, _NONE),
+    ("Cannot find repository", RepositoryRefused, _NONE),
+    ("does not exist", RepositoryRefused, _NONE),
+    (
+        "Failed to traverse parents",
+        RepositoryRefused,
+        "its own history is cut off, and the releases' history with it; git fetch --unshallow in it mends that",
+    ),
+    ("mismatched algorithms", RepositoryRefused, "it is a repository of SHA-256; one of SHA-1 is needed"),
     ("insufficient permission", RepositoryRefused, "this user may not write there"),
 )
 
@@ -108,6 +143,10 @@ def explain_refusal(summary: str, text: str, address: str, branch: str) -> Flops
     told, place = f" ({said})" if said else "", f"{public(address)}: does not take a push to '{branch}'"
     if "hook declined" in summary:
         return RepositoryRefused(f"{place}: a rule of the git server's forbids it{told}")
+    if "checked out" in summary:
+        return RepositoryRefused(
+            f"{place}: somebody works in it, on that branch; name a bare one: git clone --bare makes it"
+        )
     if any(sign in f"{summary} {text}" for sign in _RACES):
         return None
     return RepositoryRefused(
@@ -118,6 +157,11 @@ def explain_refusal(summary: str, text: str, address: str, branch: str) -> Flops
 def public(text: str) -> str:
     """Return a text, such as an address, without what may be a secret in addresses: passwords and tokens."""
     return re.sub(r"(ssh://)[^/@\s]*:[^/@\s]*@", r"\1…@", re.sub(r"(https?://)\S*@", r"\1…@", text))
+
+
+def without_secrets(address: str) -> str:
+    """Return an address that leads to the same place and holds no password, token, or name that goes with one."""
+    return re.sub(r"^(https?://)[^/\s]*@", r"\1", re.sub(r"^(ssh://[^/@\s:]*):[^/@\s]*@", r"\1@", address))
 
 
 def remote_words(text: str) -> str:

@@ -58,7 +58,7 @@ def find_release(found: list[Event], environment: str, name: str) -> ReleaseReco
     """
     matching = {
         event.record.release: event.record
-        for event in found
+        for event in reversed(found)  # Of several records of one release the newest counts.
         if event.record.release == name or (len(name) >= 7 and event.record.commit.startswith(name))
     }
     if len(matching) == 1:

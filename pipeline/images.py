@@ -150,7 +150,7 @@ def build(
 
 def write_context(source: Source, side: str, settings: Settings, target: Any) -> None:
     """Write a build context: what the commit holds of the image's paths, and the wheels that are handed in."""
-    with tarfile.open(fileobj=target, mode="w") as context:
+    with tarfile.open(fileobj=target, mode="w", dereference=True) as context:  # Wheels may be links to wheels.
         with tarfile.open(fileobj=source.archive(side)) as archive:
             for member in archive:
                 context.addfile(member, archive.extractfile(member) if member.isfile() else None)

@@ -95,7 +95,8 @@ def rollback(
         if target.release == left and _runs(repo, environment, target):
             raise _RunsAlready(environment, target)
         done[:] = [(left, target)]
-        hold = Hold(reason, by, datetime.now(UTC).isoformat(timespec="seconds"), left)
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        hold = Hold(reason, by, since, "" if left == target.release else left)
         files = {**repo.with_release(environment, target), hold_file(environment): hold.to_json()}
         return Change(
             files,
@@ -112,8 +113,9 @@ def rollback(
         line = f"{environment} runs release {error.record.release} already"
         return Move("unchanged", line, environment, error.record)
     ((left, target),) = done
+    instead = "what a hand had put into its manifest" if left == target.release else left
     line = (
-        f"{environment} runs release {target.release} again, and not {left}; automatic releases are held "
+        f"{environment} runs release {target.release} again, and not {instead}; automatic releases are held "
         f"until 'flops resume {environment}'"
     )
     return Move("moved", line, environment, target, left, commit)
@@ -174,8 +176,15 @@ def _way_back(repo: ConfigRepo, environment: str, found: list[Event], to: str | 
             raise
         # What cannot be read is mended by what is put in its place.
         return "one that cannot be read", find_release(found, environment, to)
+    if current is None and to is not None and found:  # Somebody removed the record.
+        return "one that is not recorded", find_release(found, environment, to)
     if current is None:
         repo.manifest(environment)
+        if found:
+            raise SettingsError(
+                f"{release_file(environment)} is gone, and nobody knows what {environment} runs; name the release to "
+                f"bring back: --to {found[0].record.release}"
+            )
         raise SettingsError(f"{environment} has no release yet; there is nothing to roll back")
     if to is None and not current.previous:
         raise SettingsError(f"{environment} runs its first release, {current.release}; there is none before it")
@@ -269,7 +278,10 @@ def promote(
                 f"back, say 'flops rollback {target} --reason WHY'"
             )
         check(repo, record)
-        moved = replace(record, previous=before.release if before else "", promoted_from=source, by=by)
+        previous = before.release if before else ""
+        if before is not None and previous == record.release:  # Its manifest was changed by hand, and is mended.
+            previous = before.previous
+        moved = replace(record, previous=previous, promoted_from=source, by=by)
         done[:] = [(before, moved)]
         return Change(
             repo.with_release(target, moved),

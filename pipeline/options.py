@@ -171,4 +171,4 @@ def example(values: dict[str, str]) -> str:
 def _toml(value: object) -> str:
     import json
 
-    return str(value).lower() if isinstance(value, bool) else json.dumps(value)
+    return str(value).lower() if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)

@@ -68,7 +68,7 @@ class ReleaseRecord:
             for side, image in self.images.items()
         }
         del values["contents"]
-        return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()
+        return _json(values)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Hold:
 
     def to_json(self) -> bytes:
         """Write it out."""
-        return (json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2, ensure_ascii=False) + "\n").encode()
+        return _json({"schema": SCHEMA, **asdict(self)})
 
 
 def read_release(content: bytes | None, file: str) -> ReleaseRecord | None:
@@ -138,6 +138,11 @@ def read_hold(content: bytes | None, file: str) -> Hold | None:
         return None
     texts = {key: _text(values, key, file) for key in ("reason", "by", "since")}
     return Hold(**texts, left=str(values.get("left", "")))
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    """Write a file's values, which may hold what no encoding knows."""
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode(errors="replace")
 
 
 def _object(content: bytes | None, file: str) -> dict[str, Any]:

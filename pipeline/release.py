@@ -20,7 +20,7 @@ from pipeline.config_repo import (
 )
 from pipeline.image_name import ImageName
 from pipeline.record import SIDES, ReleaseRecord, release_name
-from pipeline.turns import take_turn
+from pipeline.turns import settled, take_turn
 from pipeline.verdict import HELD, PLANNED, RELEASED, SUPERSEDED, UNCHANGED, Verdict
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Release:
         """
         with ConfigRepo.open(self.settings) as repo:
             try:
-                before = self._look(repo)
+                before = self._look(repo, remembers=True)
             except Unchanged as why:
                 return self._unchanged(why, repo)
             tag = release_name(datetime.now(UTC))
@@ -116,9 +116,10 @@ class Release:
             try:
                 before = self._look_twice(repo, turn)
             except Unchanged as why:
-                if why.args[0] == UNCHANGED:
-                    turn.settle()
-                return self._unchanged(why, repo)
+                verdict = self._unchanged(why, repo)
+                if verdict.outcome == UNCHANGED and verdict.record is not None:
+                    turn.settle(verdict.record.release)
+                return verdict
             with clock.step("config repository"):
                 repo.try_push()  # What is refused at the end had better be refused before the build.
             pushed, result = self._ship(self._in_use(repo), before, clock)
@@ -133,15 +134,17 @@ class Release:
         This commit may take back what they bring.
         """
         try:
-            return self._look(repo, turn)
+            return self._look(repo, remembers=True)
         except Unchanged as why:
             if why.args[0] != UNCHANGED or not turn.wait(self.say):
                 raise
         repo.refresh()
-        return self._look(repo, turn)
+        return self._look(repo, remembers=True)
 
-    def _look(self, repo: ConfigRepo, turn: Turn | None = None) -> ReleaseRecord | None:
+    def _look(self, repo: ConfigRepo, *, remembers: bool = False) -> ReleaseRecord | None:
         """Find out whether there is something to do; returns the deployed release.
+
+        At the start it is remembered which commit was found to change nothing.
 
         Raises:
             Unchanged: there is not; its arguments are the outcome and the reason.
@@ -164,11 +167,11 @@ class Release:
             raise Unchanged(
                 SUPERSEDED, f"{environment} runs release {before.release} of the newer commit {before.commit[:12]}"
             )
-        settled = turn.settled() if turn is not None else ""
-        if settled and not self.replaces and source.relation(settled) == "older":
+        same = settled(self.settings, environment, before.release) if remembers else ""
+        if same and not self.replaces and source.relation(same) == "older":
             raise Unchanged(
                 SUPERSEDED,
-                f"the newer commit {settled[:12]} was found to change nothing in {environment}; --replace releases "
+                f"the newer commit {same[:12]} was found to change nothing in {environment}; --replace releases "
                 "this one nevertheless",
             )
         if relation in ("unknown", "apart") and not self._follows(before):
@@ -274,11 +277,16 @@ class Release:
         try:
             files = {f"{IN_USE}/federation.toml": text.decode()}
             schema = tomllib.loads(text.decode()).get("schema")
-            content = repo.read(f"{self.environment}/{schema}") if isinstance(schema, str) else None
-            if content is not None:
-                files[f"{IN_USE}/{schema}"] = content.decode()
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{name} of the config repository: is not TOML: {error}") from error
+        content = repo.read(f"{self.environment}/{schema}") if isinstance(schema, str) else None
+        if content is not None:
+            try:
+                files[f"{IN_USE}/{schema}"] = content.decode()
+            except UnicodeDecodeError as error:
+                raise SettingsError(
+                    f"{self.environment}/{schema} of the config repository: is no text in UTF-8"
+                ) from error
         variables = {**self.registry_variables, "MLFLOW_TRACKING_URI": self.settings.tracking}
         if (certificate := variables.get(CA_VARIABLE)) is not None:
             try:
@@ -345,7 +353,10 @@ class Release:
         """Return, by side, the digest of what makes its image: a commit's files, and what they are built on."""
         settings, wheels = self.settings, ""
         if settings.wheels is not None:
-            wheels = "\n".join(f"{file.name} {file.stat().st_size}" for file in sorted(settings.wheels.iterdir()))
+            try:
+                wheels = "\n".join(f"{file.name} {file.stat().st_size}" for file in sorted(settings.wheels.iterdir()))
+            except OSError as error:
+                raise SettingsError(f"build.wheels: {error.filename}: {error.strerror}") from error
         further = (settings.base_image, settings.pip_flags, *([wheels] if wheels else []))
         return {
             side: hashlib.sha256("\n".join((self.source.content(side, commit), *further)).encode()).hexdigest()

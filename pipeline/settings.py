@@ -20,7 +20,9 @@ FILE = Path("flops.toml")
 """Where the settings stand if nobody names a file."""
 
 _FOLDER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_AUTHOR = re.compile(r"([^<>]+\S) +<([^<>\s]+@[^<>\s]+)>")
+_AUTHOR = re.compile(r"([^<>]*\w[^<>]*\S|\w) +<([^<>\s]+@[^<>\s]+)>")
+_ADDRESS = re.compile(r"(?!ext::|fd::)[^\x00-\x1f\x7f]+")
+_BRANCH = re.compile(r"(?![-./]|.*(?:\.\.|@\{|//|/\.|\.lock(?:/|$)))[^\s~^:?*\[\\\x00-\x1f\x7f]+(?<![./])")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?")
 
 
@@ -120,12 +122,15 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
             _HOST,
             "a host with a port if it has one, such as harbor.example.org:8443, without https://",
         ),
+        ("config.branch", _BRANCH, "a branch's name, such as main,"),
         ("config.environment", _FOLDER, "a folder's name in small letters, such as dev"),
         ("config.container", _FOLDER, "a container's name in small letters, such as global-server"),
         ("config.author", _AUTHOR, "a name and an address, such as FLOps <flops@example.org>,"),
     ):
         if value[name] and not pattern.fullmatch(value[name]):
             raise SettingsError(f"{where[name]}: '{value[name]}': {example} is needed")
+    if value["config.repository"] and not _ADDRESS.fullmatch(value["config.repository"]):
+        raise SettingsError(f"{where['config.repository']}: is no repository's address; git@… or ssh://… is needed")
     host = value["registry.host"]
     if host and not re.search(r"[.:]|^localhost$", host):
         raise SettingsError(
@@ -152,8 +157,8 @@ def read_settings(file: Path | None, environment: Mapping[str, str], *, needs: t
         project=value["registry.project"] or "",
         repository=value["config.repository"] or "",
         branch=value["config.branch"],
-        key=_path(value["config.key"], where["config.key"]),
-        known_hosts=_path(value["config.known_hosts"], where["config.known_hosts"]),
+        key=_path(value["config.key"], where["config.key"], variable="SSH_PRIVATE_KEY"),
+        known_hosts=_path(value["config.known_hosts"], where["config.known_hosts"], variable="SSH_KNOWN_HOSTS"),
         environment=value["config.environment"],
         container=value["config.container"],
         author=(author[1], author[2]) if author else ("", ""),
@@ -229,10 +234,19 @@ def _from_text(option: Option, text: str) -> str | int | bool:
     return text
 
 
-def _path(text: str, where: str, *, folder: bool = False) -> Path | None:
+def _path(text: str, where: str, *, folder: bool = False, variable: str = "") -> Path | None:
+    """Return the path of what is there; a variable is where the text itself goes, which is not shown."""
     if not text:
         return None
-    path = Path(text).expanduser()
-    if not (path.is_dir() if folder else path.is_file()):
-        raise SettingsError(f"{where}: {path}: no such {'folder' if folder else 'file'}")
+    what = "folder" if folder else "file"
+    if "\n" in text or "-----BEGIN" in text:
+        hint = f"; the text itself goes to {variable}" if variable else ""
+        raise SettingsError(f"{where}: holds a text, and a {what}'s name is needed{hint}")
+    try:
+        path = Path(text).expanduser()
+        there = path.is_dir() if folder else path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # Too long, or in the home of somebody who is not there.
+        raise SettingsError(f"{where}: what stands there is no {what}'s name") from error
+    if not there:
+        raise SettingsError(f"{where}: {path}: no such {what}")
     return path

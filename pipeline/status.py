@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fl.errors import FlopsError, SettingsError
 from pipeline.cluster import ClusterUnreachable, Runs, ask_cluster
-from pipeline.config_repo import ConfigRepo, hold_file
+from pipeline.config_repo import ConfigRepo, hold_file, release_file
 from pipeline.history import Event, events
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def _status(repo: ConfigRepo, settings: Settings, name: str) -> EnvironmentStatu
         record = repo.release(name)
         if record is not None and image != str(record.images["server"]):
             problem = f"the manifest was changed by hand: the record says {record.images['server']}"
+        if record is None and found:
+            problem = f"{release_file(name)} is gone; 'flops rollback {name} --to' a release brings it back"
         hold = repo.hold(name)
     except FlopsError as error:
         problem = str(error)

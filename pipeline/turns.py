@@ -67,22 +67,29 @@ class Turn:
                 return commit
         return None
 
-    def settle(self) -> None:
-        """Remember that nothing had to be done for this commit, so that an older one changes nothing any more."""
-        known = self.settled()
+    def settle(self, release: str) -> None:
+        """Remember that this commit changes nothing where a release runs, so that an older one does neither."""
+        memory = self._own.parent / _SETTLED
+        known = _remembered(memory, release)
         if not known or self._source.relation(known) != "older":
-            self._memory.write_text(self._source.commit)
+            memory.write_text(f"{self._source.commit} {release}")
 
-    def settled(self) -> str:
-        """Return the newest commit that nothing had to be done for; empty where none is known."""
-        try:
-            return self._memory.read_text().strip()
-        except OSError:
-            return ""
 
-    @property
-    def _memory(self) -> Path:
-        return self._own.parent / _SETTLED
+def settled(settings: Settings, environment: str, release: str) -> str:
+    """Return the newest commit that was found to change nothing where a release runs; empty where none is known.
+
+    Raises:
+        SettingsError: this user can keep no file.
+    """
+    return _remembered(_folder(settings, environment) / _SETTLED, release)
+
+
+def _remembered(memory: Path, release: str) -> str:
+    try:
+        commit, _, there = memory.read_text().strip().partition(" ")
+    except OSError:
+        return ""
+    return commit if there == release else ""
 
 
 @contextmanager

@@ -26,8 +26,8 @@ class Verdict:
     Attributes:
         outcome: released, unchanged, superseded, held, planned (a dry run), or failed.
         reason: why nothing was changed, in a line; empty where something was.
-        environment: the folder of the config repository.
-        commit: the source commit.
+        environment: the folder of the config repository; empty where the settings failed.
+        commit: the source commit; empty where it was not found.
         record: the release that the environment runs now, or would; None where it never had one.
         config_commit: the commit that was pushed to the config repository; empty where none was.
         pushed: both images by side; empty where none was built.
@@ -56,7 +56,8 @@ class Verdict:
 
     def rows(self) -> list[tuple[str, str]]:
         """Return what was found out, as name and value."""
-        rows = [("outcome", self.outcome), ("environment", self.environment), ("commit", self.commit)]
+        rows = [("outcome", self.outcome)]
+        rows += [(n, v) for n, v in (("environment", self.environment), ("commit", self.commit)) if v]
         if self.record is not None:
             rows += [("release", self.record.release), ("protocol", str(self.record.protocol))]
         for side, pushed in self.pushed.items():
@@ -78,8 +79,8 @@ class Verdict:
         return {
             "outcome": self.outcome,
             "reason": self.reason,
-            "environment": self.environment,
-            "commit": self.commit,
+            "environment": self.environment or None,
+            "commit": self.commit or None,
             "release": self.record.release if self.record else None,
             "protocol": self.record.protocol if self.record else None,
             "previous": self.record.previous if self.record else None,

@@ -6,16 +6,20 @@ This is the only module that imports ruamel.yaml.
 from __future__ import annotations
 
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.events import AliasEvent
 
 from fl.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# YAML allows it; where it matters, what refers to an anchor is looked at.
+warnings.simplefilter("ignore", ReusedAnchorWarning)
 
 _BOM = "\ufeff"
 _SPACE = re.compile(r"(?<![ \t])[ \t]+(?=#|\r?$)", re.MULTILINE)

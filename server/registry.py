@@ -90,9 +90,11 @@ class Registry:
                     f"the model registry {self._database} cannot be used: {reason}. Let this user write there, or "
                     "name another with MLFLOW_TRACKING_URI"
                 ) from error
+            mend = "Check MLFLOW_TRACKING_URI, or unset it to use a local one"
+            if "CERTIFICATE_VERIFY_FAILED" in reason:
+                mend = "Where its CA is the house's, MLFLOW_TRACKING_SERVER_CERT_PATH names that CA's file"
             raise RegistryUnreachable(
-                f"the model registry {public_uri(self.uri)} does not answer: {reason}. Check "
-                "MLFLOW_TRACKING_URI, or unset it to use a local one"
+                f"the model registry {public_uri(self.uri)} does not answer: {reason}. {mend}"
             ) from error
 
     @property

@@ -62,26 +62,29 @@ def release(
     from pipeline.source import Source
     from pipeline.verdict import FAILED, Verdict
 
-    settings = read_settings(file, os.environ, needs=ALL)
-    found = Source.open(source, revision)
+    environment = commit = ""
     say = sayer()
-    say(f"commit {found.commit[:12]}: {found.subject}")
-    if found.dirty:
-        say("the working tree holds changes that are not committed; they are not released")
-    made = Release(
-        settings,
-        found,
-        who(),
-        replaces=replace,
-        smoke=settings.smoke and not no_smoke,
-        say=say,
-        rebuild=rebuild,
-        registry_variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
-    )
     try:
+        settings = read_settings(file, os.environ, needs=ALL)
+        environment = settings.environment
+        found = Source.open(source, revision)
+        commit = found.commit
+        say(f"commit {commit[:12]}: {found.subject}")
+        if found.dirty:
+            say("the working tree holds changes that are not committed; they are not released")
+        made = Release(
+            settings,
+            found,
+            who(),
+            replaces=replace,
+            smoke=settings.smoke and not no_smoke,
+            say=say,
+            rebuild=rebuild,
+            registry_variables={name: os.environ[name] for name in VARIABLES if os.environ.get(name)},
+        )
         verdict = made.plan() if dry_run else _run(made)
     except FlopsError as error:
-        _tell(Verdict(FAILED, str(error), made.environment, found.commit), as_json=as_json)
+        _tell(Verdict(FAILED, str(error), environment, commit), as_json=as_json)
         raise
     if _tell(verdict, as_json=as_json):
         return 0

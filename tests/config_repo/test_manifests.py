@@ -133,15 +133,23 @@ def test_keys_are_asked_for_without_the_comment_signs(environment: str, tmp_path
     assert loop_reads(tmp_path, environment, "0" * 40).deployments
 
 
+def config_maps(spec: dict[str, Any], *, optional: bool = False) -> dict[str, str]:
+    """Return the config maps that a pod mounts, by the volume's name: those that must be there, or that may."""
+    volumes = {v["name"]: v["configMap"] for v in spec["volumes"] if "configMap" in v}
+    return {name: v["name"] for name, v in volumes.items() if v.get("optional", False) is optional}
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_the_pod_mounts_is_there(environment: str) -> None:
     objects = build(environment)
     maps = {found["metadata"]["name"]: found.get("data", {}) for found in objects if found["kind"] == "ConfigMap"}
-    mounted = {v["name"]: v["configMap"]["name"] for v in pod(objects)["volumes"] if "configMap" in v}
+    mounted, may_be = config_maps(pod(objects)), config_maps(pod(objects), optional=True)
     assert set(mounted.values()) == set(maps)
     assert maps[mounted["federation"]]["federation.toml"] == (ROOT / environment / "federation.toml").read_text()
-    serving = {v["configMap"]["name"] for v in pod(objects, "Deployment")["volumes"] if "configMap" in v}
-    assert serving == {mounted["federation"]}
+    serving = pod(objects, "Deployment")
+    assert set(config_maps(serving).values()) == {mounted["federation"]}
+    # The CA of the house's model registry, where it has one.
+    assert may_be == config_maps(serving, optional=True) == {"tracking-ca": "tracking-ca"}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

@@ -7,6 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 REGISTRY = "harbor.example.org"
@@ -50,8 +51,8 @@ def make_bare(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def add_commit(bare: Path, files: dict[str, str], message: str) -> str:
-    """Put a commit on main of a bare repository, as somebody else would; returns its id."""
+def add_commit(bare: Path, files: Mapping[str, str | bytes | None], message: str) -> str:
+    """Put a commit on main of a bare repository, as somebody else would; None takes a file away. Returns its id."""
     index = {"GIT_INDEX_FILE": str(bare / "tests-index")}
     head = subprocess.run(
         ["git", "-C", str(bare), "rev-parse", "-q", "--verify", "refs/heads/main"],
@@ -72,7 +73,10 @@ def add_commit(bare: Path, files: dict[str, str], message: str) -> str:
 
     run("read-tree", *([head] if head else ["--empty"]))
     for path, content in files.items():
-        blob = run("hash-object", "-w", "--stdin", text=content.encode())
+        if content is None:
+            run("update-index", "--index-info", text=f"0 {'0' * 40}\t{path}\n".encode())
+            continue
+        blob = run("hash-object", "-w", "--stdin", text=content.encode() if isinstance(content, str) else content)
         run("update-index", "--add", "--cacheinfo", f"100644,{blob},{path}")
     made = run("commit-tree", run("write-tree"), *(["-p", head] if head else []), "-m", message)
     git(bare, "update-ref", "refs/heads/main", made)

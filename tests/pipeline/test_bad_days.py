@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -10,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fl.errors import SettingsError
+from pipeline.images import write_context
 from pipeline.moves import promote, resume, rollback
+from pipeline.status import read_status
 from tests.pipeline.repositories import MANIFEST, SERVER, add_commit, git, log, show
 from tests.pipeline.sources import change
 
@@ -110,6 +114,126 @@ def test_other_wheels_are_another_release(
     assert setting.release().outcome == "unchanged"
     (wheels / "a-1.whl").rename(wheels / "a-2.whl")
     assert setting.release().outcome == "released"
+
+
+def test_wheels_may_be_links_to_wheels(
+    setting: Setting, settings_for: Callable[..., Settings], tmp_path: Path
+) -> None:
+    real, linked = tmp_path / "real", tmp_path / "linked"
+    for folder in (real, linked):
+        folder.mkdir()
+    (real / "a-1.whl").write_text("1")
+    (linked / "a-1.whl").symlink_to(real / "a-1.whl")
+    (tmp_path / "wheels").symlink_to(linked)
+    settings = settings_for(setting.config, FLOPS_WHEELS=tmp_path / "wheels")
+    context = io.BytesIO()
+    write_context(setting.make().source, "server", settings, context)
+    context.seek(0)
+    with tarfile.open(fileobj=context) as archive:
+        assert archive.extractfile("wheels/a-1.whl").read() == b"1"
+    setting.settings = settings
+    setting.release()
+    (real / "a-1.whl").unlink()
+    with pytest.raises(SettingsError, match=r"build\.wheels: .*a-1\.whl: No such file or directory"):
+        setting.release()
+
+
+def test_what_changed_nothing_is_remembered_for_the_release_that_ran_then(setting: Setting) -> None:
+    setting.change("a")
+    first = setting.release().record.release
+    second = setting.change("b")
+    setting.release()
+    change(setting.source, {"README.md": "words"}, "words")
+    assert setting.release().outcome == "unchanged"
+    rollback(setting.settings, "dev", None, "bad", "tester", print)
+    assert setting.record()["release"] == first
+    resume(setting.settings, "dev", "tester", print)
+    assert setting.make(second).plan().outcome == "planned"
+    assert setting.release(second).outcome == "released"
+
+
+def test_a_dry_run_remembers_what_changed_nothing_too(setting: Setting) -> None:
+    setting.change("a")
+    setting.release()
+    other = setting.change("b")
+    change(setting.source, {"server/round.py": "a"}, "server: taken back")
+    assert setting.release().outcome == "unchanged"
+    assert setting.make(other).plan().outcome == setting.release(other).outcome == "superseded"
+
+
+def test_a_promotion_over_a_hand_does_not_forget_what_was_before(setting: Setting) -> None:
+    add_commit(setting.config, {"prod/cronjob.yaml": MANIFEST}, "prod")
+    names = []
+    for text in ("1", "2"):
+        setting.change(text)
+        names.append(setting.release().record.release)
+        promote(setting.settings, "dev", "prod", "tester", print, lambda *_: None)
+    add_commit(setting.config, {"prod/cronjob.yaml": show(setting.config, "prod/cronjob.yaml", "main~2")}, "by hand")
+    promote(setting.settings, "dev", "prod", "tester", print, lambda *_: None)
+    assert setting.record("prod")["previous"] == names[0]
+    assert rollback(setting.settings, "prod", None, "bad", "tester", print).record.release == names[0]
+
+
+def test_of_several_records_of_a_release_the_newest_counts(setting: Setting) -> None:
+    add_commit(setting.config, {"prod/cronjob.yaml": MANIFEST}, "prod")
+
+    def deploy(text: str) -> str:
+        setting.change(text)
+        return setting.release().record.release
+
+    def move_on() -> None:
+        promote(setting.settings, "dev", "prod", "tester", print, lambda *_: None)
+
+    first = deploy("1")
+    move_on()
+    second, third = deploy("2"), deploy("3")
+    move_on()  # The third, after the first.
+    rollback(setting.settings, "prod", first, "bad", "tester", print)
+    resume(setting.settings, "prod", "tester", print)
+    rollback(setting.settings, "dev", second, "bad", "tester", print)
+    move_on()
+    rollback(setting.settings, "dev", third, "good", "tester", print)
+    move_on()  # The third again, after the second.
+    resume(setting.settings, "dev", "tester", print)
+    deploy("4")
+    move_on()
+    for expected in (third, second):
+        assert rollback(setting.settings, "prod", None, "bad", "tester", print).record.release == expected
+
+
+def test_a_record_that_is_gone_is_brought_back_by_name(setting: Setting) -> None:
+    name = setting.release().record.release
+    setting.change("2")
+    setting.release()
+    add_commit(setting.config, {"dev/release.json": None}, "gone")
+    with pytest.raises(SettingsError, match=r"dev/release\.json is gone, .* --to 2026"):
+        rollback(setting.settings, "dev", None, "x", "tester", print)
+    (found,) = read_status(setting.settings, ("dev",))
+    assert found.problem.startswith("dev/release.json is gone; 'flops rollback dev --to'")
+    assert rollback(setting.settings, "dev", name, "x", "tester", print).record.release == name
+
+
+def test_a_manifest_that_a_hand_changed_is_brought_back_as_it_was(setting: Setting) -> None:
+    name = setting.release().record.release
+    add_commit(setting.config, {"dev/cronjob.yaml": MANIFEST}, "by hand")
+    move = rollback(setting.settings, "dev", name, "x", "tester", print)
+    assert move.line.startswith(f"dev runs release {name} again, and not what a hand had put into its manifest;")
+    assert json.loads(show(setting.config, "dev/hold.json"))["left"] == ""
+
+
+def test_reasons_that_no_encoding_knows_are_kept_as_far_as_they_go(setting: Setting) -> None:
+    setting.release()
+    setting.change("2")
+    setting.release()
+    rollback(setting.settings, "dev", None, "bad \udcff", "\udcff", print)
+    assert json.loads(show(setting.config, "dev/hold.json"))["reason"] == "bad ?"
+
+
+def test_a_schema_that_is_no_text_is_named(setting: Setting, settings_for: Callable[..., Settings]) -> None:
+    add_commit(setting.config, {"dev/federation.toml": 'schema = "s.toml"\n', "dev/s.toml": b"\xff"}, "odd")
+    setting.settings = settings_for(setting.config, MLFLOW_TRACKING_URI="http://127.0.0.1:1")
+    with pytest.raises(SettingsError, match=r"^dev/s\.toml of the config repository: is no text in UTF-8"):
+        setting.release(smoke=True)
 
 
 def test_what_did_not_change_is_built_again_on_demand(setting: Setting) -> None:

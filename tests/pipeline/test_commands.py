@@ -110,6 +110,18 @@ class TestInitConfig:
         assert "is not empty: it has the branch main; take an empty one" in again.line
         assert len(log(empty)) == 1
 
+    def test_the_houses_names_may_hold_the_examples(
+        self, flops: Callable[..., Ended], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("DOCKER_REGISTRY", "harbor.example.org:8443")
+        empty = make_bare(tmp_path / "empty.git", {})
+        assert flops("init-config", empty, "--source", source).code == 0
+        assert show(empty, "dev/cronjob.yaml") == "image: harbor.example.org:8443/flops/server:none"
+        (source / "config-repo" / "dev" / "link").symlink_to("nowhere")
+        change(source, {}, "link")
+        ended = flops("init-config", make_bare(tmp_path / "other.git", {}), "--source", source)
+        assert (ended.code, ended.line) == (2, "config-repo/dev/link: is a symbolic link; a file is needed")
+
     def test_wrong_places(self, flops: Callable[..., Ended], source: Path, tmp_path: Path) -> None:
         ended = flops("init-config", tmp_path / "none.git", "--source", source)
         assert ended.code == 2
@@ -230,6 +242,22 @@ def test_release_without_settings_or_source(flops: Callable[..., Ended], here: P
     ended = flops("release", "--source", source, "--dry-run")
     assert ended.code == 2
     assert "there is no such repository" in ended.line or "no git repository" in ended.line
+
+
+def test_a_mistake_before_the_start_is_told_to_machines_too(
+    environment: None,
+    flops: Callable[..., Ended],
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(here / "summary.md"))
+    ended = flops("release", "--json", "--source", make_source(here / "source"), "--commit", "v9")
+    assert (ended.code, ended.json["outcome"], ended.json["commit"]) == (2, "failed", None)
+    assert "there is no commit 'v9'" in ended.json["reason"]
+    monkeypatch.setenv("DOCKER_REGISTRY", "x")
+    ended = flops("release", "--json")
+    assert (ended.code, ended.json["outcome"], ended.json["environment"]) == (2, "failed", None)
+    assert (here / "summary.md").read_text().count("### failed: ") == 2
 
 
 def test_a_dry_run_prints_the_diff(

@@ -154,6 +154,39 @@ def test_a_server_that_cuts_the_connection(settings_for: Make, scheme: str, rese
         thread.join()
 
 
+@pytest.mark.parametrize("reaches", [True, False])
+def test_a_push_whose_answer_is_lost(config: Path, settings_for: Make, reaches: bool) -> None:
+    hook = config / "hooks" / ("post-receive" if reaches else "pre-receive")
+    hook.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    hook.chmod(0o755)
+    if reaches:
+        made = publish(settings_for(config), {"a": b""})
+        assert git(config, "rev-parse", "main") == made
+    else:
+        with pytest.raises(RepositoryUnreachable, match="git failed") as caught:
+            publish(settings_for(config), {"a": b""})
+        assert "is not known" not in str(caught.value)
+        assert log(config) == ["first"]
+
+
+def test_a_push_of_which_nobody_knows_whether_it_arrived(
+    config: Path, settings_for: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = config / "hooks" / "post-receive"
+    hook.write_text(f"#!/bin/sh\nmv {config} {config}.away\nkill -9 $PPID\n")
+    hook.chmod(0o755)
+    with pytest.raises(
+        RepositoryUnreachable, match=r"whether the change arrived .* is not known: look with 'flops st"
+    ):
+        publish(settings_for(config), {"a": b""})
+
+
+def test_a_repository_that_somebody_works_in_takes_no_push(settings_for: Make, tmp_path: Path, config: Path) -> None:
+    git(tmp_path, "clone", "-q", str(config), "work")
+    with pytest.raises(RepositoryRefused, match="somebody works in it, on that branch; name a bare one"):
+        publish(settings_for(tmp_path / "work"), {"a": b""})
+
+
 def test_a_branch_that_is_not_there(config: Path, settings_for: Make) -> None:
     with (
         pytest.raises(RepositoryRefused, match="has no branch 'prod'"),

@@ -14,7 +14,14 @@ from fl.errors import FlopsError, SettingsError
 from pipeline.config_repo import Change, ConfigRepo
 from pipeline.git_environment import by_ssh, plain, without_account
 from pipeline.git_tool import begin, remote_branches
-from pipeline.git_words import RepositoryRefused, RepositoryUnreachable, public
+from pipeline.git_words import (
+    RepositoryAway,
+    RepositoryRefused,
+    RepositoryUnreachable,
+    explain_words,
+    public,
+    without_secrets,
+)
 from pipeline.source import Source
 from tests.images.site import told_in_arguments
 from tests.pipeline.repositories import add_commit, git, log, show
@@ -204,6 +211,73 @@ def test_an_account_in_an_address_is_sent_and_stands_in_no_argument(
 @pytest.mark.parametrize("address", ["git@host:a.git", "ssh://u:p@host/a", "https://host/a@b:c", "http://u@host"])
 def test_other_addresses_stay(address: str) -> None:
     assert without_account(address, {"A": "b"}) == (address, {"A": "b"})
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "told"),
+    [
+        (
+            "ERROR: The key you are authenticating with has been marked as read only.",
+            RepositoryRefused,
+            "may read and",
+        ),
+        ("ERROR: This deploy key does not have write access to this project.", RepositoryRefused, "may read and not"),
+        (
+            "Gitea: Unauthorized\nDeploy Key: 3:k is not authorized to write to a/b.",
+            RepositoryRefused,
+            "may read and",
+        ),
+        ("ERROR: The project you were looking for could not be found", RepositoryRefused, "there is no such repos"),
+        ("Gitea: Cannot find repository a/b", RepositoryRefused, "there is no such repository"),
+        ("fatal: unable to access 'u': server certificate verification failed.", RepositoryRefused, "http.sslCAInfo"),
+        ("fatal: unable to access 'u': SSL certificate problem: unable to get", RepositoryRefused, "http.sslCAInfo"),
+        ("fatal: Authentication failed for 'https://h/x.git/'", RepositoryRefused, "does not accept the account"),
+        (
+            "fatal: could not read Username for 'https://h': terminal",
+            RepositoryRefused,
+            "does not accept the account",
+        ),
+        (
+            "error: RPC failed; The requested URL returned error: 403",
+            RepositoryRefused,
+            "forbids that to this account",
+        ),
+        ("ssh: connect to host h port 22: Connection refused", RepositoryAway, "nothing listens there"),
+        ("fatal: Failed to traverse parents of commit 1", RepositoryRefused, "git fetch --unshallow"),
+    ],
+)
+def test_git_servers_words(words: str, kind: type[FlopsError], told: str) -> None:
+    error = explain_words(words, "git@h:a/b.git", "main")
+    assert type(error) is kind
+    assert told in str(error)
+
+
+@pytest.mark.parametrize(
+    ("address", "plain_one"),
+    [
+        ("https://ci:s3cret@host/x@y.git", "https://host/x@y.git"),
+        ("https://token@host:8443/x.git", "https://host:8443/x.git"),
+        ("ssh://git:s3cret@host/x.git", "ssh://git@host/x.git"),
+        ("ssh://git@host/x.git", "ssh://git@host/x.git"),
+        ("git@host:x.git", "git@host:x.git"),
+    ],
+)
+def test_addresses_for_others_lead_there_without_secrets(address: str, plain_one: str) -> None:
+    assert without_secrets(address) == plain_one
+
+
+def test_a_token_alone_in_an_address_is_sent_and_stands_in_no_argument() -> None:
+    token = "ghp_" + "x" * 36
+    address, variables = without_account(f"https://{token}@host/x.git", {})
+    assert address == "https://host/x.git"
+    sent = variables["GIT_CONFIG_VALUE_0"].removeprefix("Authorization: Basic ")
+    assert base64.b64decode(sent).decode() == f"{token}:"
+
+
+def test_who_asks_for_a_password_by_himself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plain()["GIT_ASKPASS"] == "true"
+    monkeypatch.setenv("GIT_ASKPASS", "/opt/ask")
+    assert plain()["GIT_ASKPASS"] == "/opt/ask"
 
 
 @pytest.mark.parametrize(

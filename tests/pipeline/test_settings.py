@@ -83,6 +83,28 @@ def test_secrets_are_not_shown(here: Path) -> None:
         ("[build]\nwheels = 'none'", GIVEN, r"flops\.toml: build\.wheels: none: no such folder"),
         ("", {**GIVEN, "FLOPS_BASE_IMAGE": "A B"}, r"FLOPS_BASE_IMAGE: 'A B' is no image's name"),
         ("[build", {}, r"flops\.toml: is not TOML"),
+        (
+            "",
+            {**GIVEN, "FLOPS_CONFIG_KEY": "~nobody-here/key"},
+            r"FLOPS_CONFIG_KEY: what stands there is no file's name",
+        ),
+        ("", {**GIVEN, "FLOPS_CONFIG_KEY": "k" * 300}, r"FLOPS_CONFIG_KEY: what stands there is no file's name"),
+        ("", {**GIVEN, "FLOPS_KNOWN_HOSTS": "a ssh-ed25519 A\nb"}, r"holds a text, .* goes to SSH_KNOWN_HOSTS$"),
+        ("", {**GIVEN, "FLOPS_CONFIG_BRANCH": "ma*"}, r"FLOPS_CONFIG_BRANCH: 'ma\*': a branch's name, such as main"),
+        ("", {**GIVEN, "FLOPS_CONFIG_BRANCH": "main~1"}, "a branch's name"),
+        ("", {**GIVEN, "FLOPS_CONFIG_BRANCH": "a..b"}, "a branch's name"),
+        ("", {**GIVEN, "FLOPS_CONFIG_BRANCH": "-x"}, "a branch's name"),
+        (
+            "",
+            {**GIVEN, "FLOPS_CONFIG_REPOSITORY": "ext::sh -c true"},
+            "FLOPS_CONFIG_REPOSITORY: is no repository's addr",
+        ),
+        (
+            '[config]\nrepository = "a\\u0000b"',
+            {"DOCKER_REGISTRY": "h.example.org", "IMAGE_REPO": "p"},
+            r"flops\.toml: config\.repository: is no repository's address",
+        ),
+        ("", {**GIVEN, "FLOPS_AUTHOR": "... <a@b>"}, r"FLOPS_AUTHOR: '\.\.\. <a@b>': a name and an address"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_place(
@@ -91,6 +113,19 @@ def test_a_wrong_setting_is_named_with_its_place(
     here.joinpath("flops.toml").write_text(text)
     with pytest.raises(SettingsError, match=message):
         read_settings(None, environment, needs=NEEDS)
+
+
+def test_a_key_in_the_wrong_variable_is_not_shown(here: Path) -> None:
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----\ns3cret\n-----END OPENSSH PRIVATE KEY-----\n"
+    for text in (key, key.replace("\n", " ")):
+        with pytest.raises(SettingsError, match=r"FLOPS_CONFIG_KEY: .* goes to SSH_PRIVATE_KEY$") as caught:
+            read_settings(None, {**GIVEN, "FLOPS_CONFIG_KEY": text})
+        assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("branch", ["main", "release/2.x", "größe", "a-b_c@d"])
+def test_branches_have_many_names(here: Path, branch: str) -> None:
+    assert read_settings(None, {**GIVEN, "FLOPS_CONFIG_BRANCH": branch}).branch == branch
 
 
 def test_a_named_file_must_be_there(here: Path) -> None:
