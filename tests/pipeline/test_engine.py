@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.engine import RegistryRefused, TransferFailed, explain
+from fl.errors import SettingsError
+from pipeline.engine import RegistryRefused, TransferFailed, engine, explain
 
 
 @pytest.mark.parametrize(
@@ -51,3 +52,15 @@ def test_what_harbor_says(words: str, kind: type[Exception], meaning: str) -> No
     found = explain(words, "harbor.example.org", "flops", logged_in=False)
     assert type(found) is kind
     assert str(found).startswith(f"registry harbor.example.org: {meaning}")
+
+
+def test_a_refused_login_is_about_the_account_whatever_it_is_called() -> None:
+    found = explain("denied: access forbidden", "harbor.example.org", "", logged_in=False)
+    assert "does not accept the account; check HARBOR_USERNAME" in str(found)
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://x:y:z"])
+def test_an_address_that_is_none_of_an_engine(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", address)
+    with pytest.raises(SettingsError, match="DOCKER_HOST is no engine's address"), engine():
+        pass

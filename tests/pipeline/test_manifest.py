@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,16 @@ def test_exactly_the_image_changes(name: str) -> None:
     lines = list(difflib.ndiff(before.decode().splitlines(True), made.decode().splitlines(True)))
     assert [sum(line.startswith(sign) for line in lines) for sign in ("- ", "+ ")] == [1, 1]
     assert find_image(made, name, "global-server", REPOSITORY).image == NEW
+
+
+def test_an_anchor_that_is_there_twice_is_no_mistake_and_prints_nothing() -> None:
+    text = f"a: &x 1\nb: &x 2\n---\n{PLAIN}"
+    script = (
+        "import sys; from pipeline.manifest import find_image; "
+        f"print(find_image(sys.stdin.buffer.read(), 'c.yaml', 'global-server', '{REPOSITORY}').image)"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], input=text, capture_output=True, text=True, check=True)
+    assert (ended.stdout.strip(), ended.stderr) == (IMAGE, "")
 
 
 def test_the_same_image_is_the_same_file() -> None:

@@ -3,6 +3,7 @@ import os
 import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import textwrap
@@ -16,8 +17,10 @@ import pytest
 from fl.errors import FlopsError, RegistryUnreachable
 from fl.model import initial_state
 from fl.tasks import find_task
+from server.certificates import CERTIFICATE, KEY, make_certificates
 from server.registry import Registry
 from server.registry_names import metric_path, public_uri
+from tests.pipeline.http_server import Answers, served
 
 DIGITS = find_task("digits")
 
@@ -151,6 +154,17 @@ def test_an_unreachable_server_is_known_in_seconds(here, monkeypatch):
     assert time.monotonic() - started < 30
     assert "does not answer" in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_a_server_whose_ca_is_not_trusted_is_told_with_the_mend(here):
+    make_certificates(here / "tls", ("localhost",), 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(here / "tls" / CERTIFICATE, here / "tls" / KEY)
+
+    with served(Answers, context) as port, pytest.raises(RegistryUnreachable) as caught:
+        Registry(f"https://localhost:{port}")
+
+    assert str(caught.value).endswith("MLFLOW_TRACKING_SERVER_CERT_PATH names that CA's file")
 
 
 def test_what_is_no_uri_is_refused(here):
