@@ -28,6 +28,7 @@ def deployment(name: str, image: str, program: str, **more: Any) -> str:
         "args": [program],
         "volumeMounts": [
             {"name": "federation", "mountPath": "/etc/federation", "readOnly": True},
+            {"name": "may-be", "mountPath": "/etc/may-be", "readOnly": True},
             {"name": "scratch", "mountPath": "/tmp"},  # noqa: S108
         ],
         "securityContext": {"readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
@@ -39,6 +40,7 @@ def deployment(name: str, image: str, program: str, **more: Any) -> str:
         "containers": [container],
         "volumes": [
             {"name": "federation", "configMap": {"name": "federation", "defaultMode": 0o440}},
+            {"name": "may-be", "configMap": {"name": "may-be", "optional": True}},
             {"name": "scratch", "emptyDir": {}},
         ],
     }

@@ -42,6 +42,7 @@ def test_it_keeps_running_what_shall_run_and_leaves_nothing(place: Place, engine
         assert (code, printed.decode().splitlines()[:2]) == (1, ['task = "digits"', "10001"])
         _, listed = container.exec_run(["stat", "-c", "%a %g", "/etc/federation/federation.toml"])
         assert listed.decode().split() == ["440", "10001"]
+        assert container.exec_run(["ls", "-A", "/etc/may-be"]) == (0, b"")
         code, _ = container.exec_run(["sh", "-c", "echo x > /etc/federation/federation.toml"], user="0")
         assert code != 0
 
