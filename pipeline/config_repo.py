@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fl.errors import FlopsError, SettingsError
 from pipeline import git_tool
 from pipeline.git_environment import git_environment
-from pipeline.git_words import RepositoryAway, RepositoryUnreachable
+from pipeline.git_words import RepositoryAway, RepositoryRefused, RepositoryUnreachable
 from pipeline.manifest import find_image, set_image
 from pipeline.record import Hold, ReleaseRecord, read_hold, read_release
 
@@ -187,7 +187,7 @@ class ConfigRepo:
                 time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads attempts, guards nothing
                 pause = min(2 * pause, _LONGEST_PAUSE)
                 self.refresh()
-            except RepositoryUnreachable as error:
+            except (RepositoryRefused, RepositoryUnreachable) as error:
                 if not self._arrived(commit, error):
                     raise
                 say(f"the push's answer was lost, and the push was not: {error}")
@@ -196,7 +196,7 @@ class ConfigRepo:
                 return str(commit.hexsha)
         raise AssertionError("unreachable")
 
-    def _arrived(self, commit: Commit, error: RepositoryUnreachable) -> bool:
+    def _arrived(self, commit: Commit, error: FlopsError) -> bool:
         """Tell whether a push that broke off brought its commit there.
 
         Raises:
@@ -210,6 +210,8 @@ class ConfigRepo:
             there = ""
         if there in (commit.hexsha, *(parent.hexsha for parent in commit.parents)):
             return there == commit.hexsha
+        if isinstance(error, RepositoryRefused):
+            return False
         raise RepositoryUnreachable(
             f"{error}; whether the change arrived before is not known: look with 'flops status' before you try again"
         ) from error

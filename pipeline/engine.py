@@ -112,7 +112,7 @@ def log_in(client: DockerClient, registry: str, secrets: Secrets) -> bool:
     known = account(secrets)
     if known is None:
         return False
-    with _about(registry):
+    with _about(registry, only_account=True):
         # Kept in this process alone: no file of the user's is written. What is stored for other registries stays.
         client.api.login(**known, registry=registry, reauth=True)
     return True
@@ -244,16 +244,17 @@ def explain(text: str, registry: str, project: str, *, logged_in: bool) -> Flops
     for sign, kind, meaning in _MEANINGS:
         if re.search(sign, text):
             told = _RIGHTS if meaning == _ACCOUNT and logged_in else meaning
-            told = _ACCOUNT if told == _RIGHTS and not project else told  # Nothing but the account was asked about.
             return kind(f"registry {registry}: {told.format(registry=registry, project=project, text=text)}")
     return TransferFailed(f"registry {registry}: {text}")
 
 
 @contextmanager
-def _about(registry: str, image: str = "", *, logged_in: bool = False) -> Iterator[None]:
+def _about(registry: str, image: str = "", *, logged_in: bool = False, only_account: bool = False) -> Iterator[None]:
     try:
         yield
     except (APIError, StreamFailed) as error:
+        if only_account and re.search("denied|forbidden", said(error)):  # Some registries say it so.
+            raise RegistryRefused(f"registry {registry}: {_ACCOUNT}") from error
         project = image.partition("/")[2].rpartition("/")[0]
         raise explain(said(error), registry, project, logged_in=logged_in) from error
 

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 _KEPT = (
-    "GIT_ASKPASS",
     "GIT_CEILING_DIRECTORIES",
     "GIT_CONFIG_",
     "GIT_CURL",
@@ -42,8 +41,8 @@ _KEPT = (
 """How variables of git begin that are about the machine. The others are about the repository and the commit that a
 hook, or whoever called, had in hand."""
 
-_TOKEN = 20
-"""A name in an address that has so many letters and no password is a token, as git servers give them out."""
+_TOKEN = re.compile(r"(?:gh[a-z]_|github_pat_|gl[a-z]+-)\S+|[0-9A-Fa-f]{40,}")
+"""What git servers give out as tokens. One may stand where the name does, without a password."""
 
 _SETTINGS = {
     "core.hooksPath": "/dev/null",
@@ -70,8 +69,7 @@ def plain() -> dict[str, str]:
     """Return variables for any use of git: its messages in English, no question, our settings before the user's."""
     given = os.environ.get("GIT_CONFIG_COUNT", "")
     first = int(given) if given.isdigit() else 0
-    askpass = os.environ.get("GIT_ASKPASS") or "true"
-    variables = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": askpass, "LC_ALL": "C"}
+    variables = {"GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": "true", "LC_ALL": "C"}
     for number, (key, value) in enumerate(_SETTINGS.items(), first):
         variables[f"GIT_CONFIG_KEY_{number}"], variables[f"GIT_CONFIG_VALUE_{number}"] = key, value
     return {**variables, "GIT_CONFIG_COUNT": str(first + len(_SETTINGS))}
@@ -88,7 +86,7 @@ def without_account(address: str, environment: Mapping[str, str]) -> tuple[str, 
         The address, and the variables with a setting that sends the account along.
     """
     found = re.fullmatch(r"(https?://)([^/@:\s]*)(?::([^/\s]*))?@([^/@\s]+)(.*)", address)
-    if found is None or (found[3] is None and len(found[2]) < _TOKEN):
+    if found is None or (found[3] is None and not _TOKEN.fullmatch(found[2])):
         return address, dict(environment)
     scheme, user, password, host, rest = found.groups()
     account = base64.b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()

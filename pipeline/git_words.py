@@ -71,6 +71,16 @@ _MEANINGS = (
         "the git server knows no key of ours; add the deploy key's public half there, and name the key: "
         "config.key or SSH_PRIVATE_KEY",
     ),
+    (
+        "certificate has expired",
+        RepositoryRefused,
+        "its server's certificate has expired; its administrator renews it",
+    ),
+    (
+        "certificate is not yet valid",
+        RepositoryRefused,
+        "its server's certificate is not valid yet; is the clock right?",
+    ),
     ("SSL certificate problem", RepositoryRefused, _CA),
     ("certificate verification failed", RepositoryRefused, _CA),
     ("Authentication failed", RepositoryRefused, _ACCOUNT),
@@ -123,8 +133,10 @@ def explain_words(text: str, address: str, branch: str) -> FlopsError:
     """
     if "No space left on device" in text and "remote:" not in text:
         return FlopsError(f"this machine's disk is full: git could not store what {public(address)} has")
+    # What a hook printed there is not about the way there.
+    ours = "\n".join(line for line in text.splitlines() if not _of_remote(line))
     for sign, kind, meaning in _MEANINGS:
-        if sign in text:
+        if sign in (ours if issubclass(kind, RepositoryUnreachable) else text):
             return kind(f"{public(address)}: {meaning.format(branch=branch)}")
     said = remote_words(text) or " ".join(text.split())[-300:]
     return RepositoryUnreachable(f"{public(address)}: git failed: {public(said)}")
@@ -164,9 +176,18 @@ def without_secrets(address: str) -> str:
     return re.sub(r"^(https?://)[^/\s]*@", r"\1", re.sub(r"^(ssh://[^/@\s:]*):[^/@\s]*@", r"\1@", address))
 
 
+def _bare(line: str) -> str:
+    """Take off what GitPython puts around a line."""
+    return line.strip().removeprefix("stderr: '").strip("'")
+
+
+def _of_remote(line: str) -> bool:
+    return _bare(line).startswith("remote:")
+
+
 def remote_words(text: str) -> str:
     """Return what the other side said to people, and git's own last complaint."""
-    lines = [line.strip().removeprefix("stderr: '").strip("'") for line in text.splitlines()]
+    lines = [_bare(line) for line in text.splitlines()]
     told = [
         line.removeprefix("remote:").strip() for line in lines if line.startswith(("remote:", "fatal:", "ERROR:"))
     ]

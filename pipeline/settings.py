@@ -20,7 +20,7 @@ FILE = Path("flops.toml")
 """Where the settings stand if nobody names a file."""
 
 _FOLDER = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_AUTHOR = re.compile(r"([^<>]*\w[^<>]*\S|\w) +<([^<>\s]+@[^<>\s]+)>")
+_AUTHOR = re.compile(r"(?=.*[^\W_].* <|.*[^\x00-\x7f].* <)([^<>]*[^<>\s]) +<([^<>\s]+@[^<>\s]+)>")
 _ADDRESS = re.compile(r"(?!ext::|fd::)[^\x00-\x1f\x7f]+")
 _BRANCH = re.compile(r"(?![-./]|.*(?:\.\.|@\{|//|/\.|\.lock(?:/|$)))[^\s~^:?*\[\\\x00-\x1f\x7f]+(?<![./])")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(?::\d{1,5})?")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fl.errors import SettingsError
-from pipeline.engine import RegistryRefused, TransferFailed, engine, explain
+from pipeline.engine import EngineRefused, RegistryRefused, TransferFailed, engine, explain, log_in
+from pipeline.settings import Secrets
 
 
 @pytest.mark.parametrize(
@@ -55,8 +58,15 @@ def test_what_harbor_says(words: str, kind: type[Exception], meaning: str) -> No
 
 
 def test_a_refused_login_is_about_the_account_whatever_it_is_called() -> None:
-    found = explain("denied: access forbidden", "harbor.example.org", "", logged_in=False)
-    assert "does not accept the account; check HARBOR_USERNAME" in str(found)
+    class Client:
+        class api:  # noqa: N801 - the library calls it so
+            @staticmethod
+            def login(**_: object) -> None:
+                raise EngineRefused("login", explanation="denied: access forbidden")
+
+    client: Any = Client()
+    with pytest.raises(RegistryRefused, match="does not accept the account; check HARBOR_USERNAME"):
+        log_in(client, "harbor.example.org", Secrets("robot", "wrong"))
 
 
 @pytest.mark.parametrize("address", ["nonsense", "tcp://x:y:z"])

@@ -208,7 +208,17 @@ def test_an_account_in_an_address_is_sent_and_stands_in_no_argument(
     repository.close()
 
 
-@pytest.mark.parametrize("address", ["git@host:a.git", "ssh://u:p@host/a", "https://host/a@b:c", "http://u@host"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "git@host:a.git",
+        "ssh://u:p@host/a",
+        "https://host/a@b:c",
+        "http://u@host",
+        "https://jane.doe%40hospital.example@host/a",  # A name, however long, whose password a helper knows.
+        "https://svc-flops-release-bot@host/a",
+    ],
+)
 def test_other_addresses_stay(address: str) -> None:
     assert without_account(address, {"A": "b"}) == (address, {"A": "b"})
 
@@ -231,6 +241,16 @@ def test_other_addresses_stay(address: str) -> None:
         ("Gitea: Cannot find repository a/b", RepositoryRefused, "there is no such repository"),
         ("fatal: unable to access 'u': server certificate verification failed.", RepositoryRefused, "http.sslCAInfo"),
         ("fatal: unable to access 'u': SSL certificate problem: unable to get", RepositoryRefused, "http.sslCAInfo"),
+        (
+            "fatal: SSL certificate problem: certificate has expired",
+            RepositoryRefused,
+            "certificate has expired; its",
+        ),
+        (
+            "remote: curl: Could not resolve host: ci\nfatal: the remote end hung up",
+            RepositoryUnreachable,
+            "git failed",
+        ),
         ("fatal: Authentication failed for 'https://h/x.git/'", RepositoryRefused, "does not accept the account"),
         (
             "fatal: could not read Username for 'https://h': terminal",
@@ -274,10 +294,9 @@ def test_a_token_alone_in_an_address_is_sent_and_stands_in_no_argument() -> None
     assert base64.b64decode(sent).decode() == f"{token}:"
 
 
-def test_who_asks_for_a_password_by_himself_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert plain()["GIT_ASKPASS"] == "true"
+def test_nobody_is_asked_for_a_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_ASKPASS", "/opt/ask")
-    assert plain()["GIT_ASKPASS"] == "/opt/ask"
+    assert plain()["GIT_ASKPASS"] == "true"
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,11 @@ def test_a_key_in_the_wrong_variable_is_not_shown(here: Path) -> None:
         assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["Ö", "A", "flops[bot]", "🤖", "🚀 A", "The FLOps authors"])
+def test_authors_have_many_names(here: Path, name: str) -> None:
+    assert read_settings(None, {**GIVEN, "FLOPS_AUTHOR": f"{name} <a@b>"}).author == (name, "a@b")
+
+
 @pytest.mark.parametrize("branch", ["main", "release/2.x", "größe", "a-b_c@d"])
 def test_branches_have_many_names(here: Path, branch: str) -> None:
     assert read_settings(None, {**GIVEN, "FLOPS_CONFIG_BRANCH": branch}).branch == branch
