@@ -129,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _interrupted(error)
     except ModuleNotFoundError as error:
         library = (error.name or "").partition(".")[0]
-        if library in ("fl", "server", "client", "pipeline"):
+        if library in ("fl", *_BRINGING):
             return _failed(f"{error} (a bug; --debug shows where)", 1, debug)
         part = _part_of(error)
         where = "" if part else f", where PART is {', '.join(_BRINGING)} or research"
