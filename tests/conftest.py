@@ -46,6 +46,9 @@ PARTS = {
 }
 """Markers of tests that need a part of the system, and how to tell that it is there."""
 
+LONG = {"docker": 3, "federation": 2, "slow": 1}
+"""Markers of tests that take long; a group with the highest number starts first, so that no worker ends late."""
+
 MINUTES = {
     "federation": "runs processes for minutes; make test-federation runs it",
     "slow": 'takes long; make test PYTEST_FLAGS="-m slow" runs it',
@@ -60,6 +63,27 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Choose the order and the workers of the tests, and skip those that cannot or need not run here."""
+    _distribute(items)
+    _skip(config, items)
+
+
+def _distribute(items: list[pytest.Item]) -> None:
+    """Keep the tests of a module in one worker, and start with those that take minutes.
+
+    Modules that share something expensive or exclusive name a group of their own by ``xdist_group``.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    groups = {item: str(item.get_closest_marker("xdist_group").args[0]) for item in items}  # type: ignore[union-attr]
+    weights = dict.fromkeys(groups.values(), 0)
+    for item, group in groups.items():
+        weights[group] = max(weights[group], *(LONG[marker] for marker in LONG if item.get_closest_marker(marker)), 0)
+    items.sort(key=lambda item: -weights[groups[item]])
+
+
+def _skip(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip tests whose part is missing, with the reason, unless everything is required.
 
     What takes minutes runs where it is asked for by its marker, or everything is required.

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -15,6 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.workers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,17 +45,6 @@ def wait_for(happened: Any, what: str, seconds: float = PATIENCE) -> Any:
             raise WaitedTooLongError(f"not within {seconds:g} s: {what}")
         time.sleep(0.03)
     return found
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on; outside of the range that connections take theirs from."""
-    import random
-
-    while True:
-        port = random.randrange(15000, 32000)  # noqa: S311 - no secret
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Process:

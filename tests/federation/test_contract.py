@@ -10,7 +10,7 @@ import pytest
 from tests.federation.conftest import invoke
 from tests.federation.processes import NAMES, wait_for
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-1"), pytest.mark.federation]
 
 COMMIT = "0ab35c0d" * 5
 

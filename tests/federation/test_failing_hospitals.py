@@ -9,7 +9,7 @@ import pytest
 
 from tests.federation.processes import NAMES, wait_for
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-2"), pytest.mark.federation]
 
 
 def gone(pid):

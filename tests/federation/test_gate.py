@@ -6,7 +6,7 @@ import pytest
 
 from tests.federation.processes import NAMES
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-1"), pytest.mark.federation]
 
 CHAMPION = "select alias, version from registered_model_aliases"
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.federation.processes import NAMES, toml
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-1"), pytest.mark.federation]
 
 
 @pytest.mark.quick

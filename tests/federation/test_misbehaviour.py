@@ -12,7 +12,7 @@ import pytest
 
 from tests.federation.processes import NAMES, Registry
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-1"), pytest.mark.federation]
 
 TRAIN = {
     "not-numbers": "returned weights that are not finite",

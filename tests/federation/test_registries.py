@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.federation.processes import NAMES, Federation, cleaned, free_port, wait_for
+from tests.federation.processes import NAMES, Federation, cleaned, wait_for
+from tests.workers import free_port
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-2"), pytest.mark.federation]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from client.receipts import Receipts
 from tests.federation.processes import NAMES, wait_for
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-2"), pytest.mark.federation]
 
 GRACE = 20.0
 """Seconds after which a pod is killed."""

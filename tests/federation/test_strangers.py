@@ -24,7 +24,7 @@ from fl.keys import read_private
 from tests.federation.conftest import invoke
 from tests.federation.processes import Federation, Registry, cleaned
 
-pytestmark = pytest.mark.federation
+pytestmark = [pytest.mark.xdist_group("crowd-2"), pytest.mark.federation]
 
 FLWR = Path(sys.executable).parent / "flwr"
 

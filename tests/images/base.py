@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from docker.errors import ImageNotFound
 
+from tests.workers import lock
+
 if TYPE_CHECKING:
     from docker import DockerClient
 
@@ -41,8 +43,9 @@ def make_base(client: DockerClient) -> str:
         return named
     recipe = hashlib.sha256(repr((SUITE, PACKAGES, LEFT_OUT)).encode()).hexdigest()[:8]
     tag = f"{SUITE}-{recipe}"
-    if not client.images.list(f"flops-test-base:{tag}"):
-        _bootstrap(client, tag)
+    with lock("base-image"):
+        if not client.images.list(f"flops-test-base:{tag}"):
+            _bootstrap(client, tag)
     return f"flops-test-base:{tag}"
 
 

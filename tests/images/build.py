@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import io
@@ -14,6 +15,10 @@ import tempfile
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from docker.errors import APIError, ImageNotFound
+
+from tests.workers import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -125,6 +130,26 @@ def build_image(
         )
         printed = "".join(_checked(lines))
     return client.images.get(tag), printed
+
+
+def build_once(client: DockerClient, side: str, base: str, wheels: Path) -> Image:
+    """Return one side's image of the last commit, built unless this machine has it already.
+
+    The same commit, base and libraries give the same image, so its name says which these are, and all test
+    processes share one build. Images of other commits are removed.
+    """
+    recipe = hashlib.sha256("\n".join([commit(), client.images.get(base).id, wheels.name]).encode()).hexdigest()
+    repository = f"flops-test-{side}"
+    tag = f"{repository}:{recipe[:16]}"
+    with lock(f"image-{side}"):
+        try:
+            return client.images.get(tag)
+        except ImageNotFound:
+            built, _ = build_image(client, side, base, wheels, tag)
+            for old in {name for image in client.images.list(repository) for name in image.tags} - {tag}:
+                with contextlib.suppress(APIError):  # A container may still use it.
+                    client.images.remove(old)
+            return built
 
 
 def _write_context(target: object, side: str, wheels: Path, appended: Mapping[str, str]) -> None:

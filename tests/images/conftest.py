@@ -9,11 +9,12 @@ import docker
 import pytest
 
 from tests.images.base import MissingPartError, make_base
-from tests.images.build import build_image, collect_wheels
+from tests.images.build import build_once, collect_wheels
 from tests.images.federation import Federation, Tracker
 from tests.images.network import network
 from tests.pipeline.registry_server import this_machine
 from tests.pipeline.servers import engine, registry, ssh_server  # noqa: F401 - fixtures
+from tests.workers import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,19 +49,20 @@ def wheels(docker_client: DockerClient, base_image: str, request: pytest.Fixture
     say = "import sys; print('%d.%d' % sys.version_info[:2])"
     python = docker_client.containers.run(base_image, ["python3", "-c", say], remove=True, network_mode="none")
     cache: pytest.Cache = request.config.cache
-    return collect_wheels(cache.mkdir("flops-wheels"), python.decode().strip())
+    with lock("wheels"):
+        return collect_wheels(cache.mkdir("flops-wheels"), python.decode().strip())
 
 
 @pytest.fixture(scope="session")
 def server_image(docker_client: DockerClient, base_image: str, wheels: Path) -> Image:
     """The global server's image."""
-    return build_image(docker_client, "server", base_image, wheels, "flops-test-server:latest")[0]
+    return build_once(docker_client, "server", base_image, wheels)
 
 
 @pytest.fixture(scope="session")
 def client_image(docker_client: DockerClient, base_image: str, wheels: Path) -> Image:
     """A hospital's image."""
-    return build_image(docker_client, "client", base_image, wheels, "flops-test-client:latest")[0]
+    return build_once(docker_client, "client", base_image, wheels)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from tests.images.network import container
+from tests.workers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -63,9 +63,7 @@ class Tracker:
     """A real MLflow server on this machine that the containers of one network reach; artifacts go through it."""
 
     def __init__(self, folder: Path, address: str) -> None:
-        with socket.socket() as probe:
-            probe.bind((address, 0))
-            port = probe.getsockname()[1]
+        port = free_port(address)
         self.uri = f"http://{address}:{port}"
         self._log = folder / "mlflow.log"
         with self._log.open("wb") as log:

@@ -14,6 +14,8 @@ from docker.types import Mount
 from requests.exceptions import ConnectionError as NoAnswer
 from requests.exceptions import ReadTimeout
 
+from tests.workers import WORKER
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from docker.models.containers import Container
     from docker.models.networks import Network
 
-LABELS = {"flops-test": "1"}
+LABELS = {"flops-test": WORKER}
 """On all that is made here: `docker ps -a --filter label=flops-test` shows what a killed test run left."""
 
 

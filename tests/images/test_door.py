@@ -12,7 +12,7 @@ from flwr.superlink.routers.control.router import router as control
 from tests.images.federation import PATIENCE, QUICK
 from tests.images.network import container
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.docker, pytest.mark.timeout(900)]
 
 ASK = """
 import http.client, json, ssl, sys

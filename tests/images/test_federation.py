@@ -11,7 +11,7 @@ import pytest
 from tests.images.build import build_image, commit
 from tests.images.federation import MODEL, NAMES, PATIENCE, QUICK
 
-pytestmark = [pytest.mark.docker, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.docker, pytest.mark.timeout(900)]
 
 OTHER = "0123456789abcdef0123456789abcdef01234567"
 """The commit that another release says it was built from."""

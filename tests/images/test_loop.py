@@ -25,7 +25,13 @@ if TYPE_CHECKING:
     from tests.pipeline.registry_server import RegistryServer
     from tests.pipeline.ssh_server import SshServer
 
-pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.ssh, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.xdist_group("loops"),
+    pytest.mark.docker,
+    pytest.mark.registry,
+    pytest.mark.ssh,
+    pytest.mark.timeout(1800),
+]
 
 FAILS_IN_THE_ROUND = """
 import os

@@ -16,12 +16,14 @@ import bcrypt
 
 from server.certificates import CA_CERTIFICATE, CERTIFICATE, KEY, make_certificates
 from tests.pipeline.token_server import ISSUER, SERVICE, TokenServer
+from tests.workers import WORKER, free_port, lock
 
 if TYPE_CHECKING:
     from docker.models.networks import Network
 
 PROGRAM = shutil.which("docker-registry")
-NAME = "registry.flops.test"
+DOMAIN = f"{WORKER}.flops.test"
+NAME = f"registry.{DOMAIN}"
 USER, PASSWORD = "robot$flops+ci", "s3cret'\"$HOME"
 HOSTS, TRUSTED = Path("/etc/hosts"), Path("/etc/docker/certs.d")
 
@@ -34,7 +36,7 @@ class RegistryServer:
 
     def __init__(self, folder: Path, address: str, name: str = NAME, *, project: str = "") -> None:
         assert PROGRAM is not None
-        self.folder, self.address, self.name, self.port = folder, address, name, _free_port(address)
+        self.folder, self.address, self.name, self.port = folder, address, name, free_port(address)
         self.host = f"{name}:{self.port}"
         self.storage = folder / "storage"
         self.tls = folder / "tls"
@@ -42,7 +44,7 @@ class RegistryServer:
         hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
         (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
         self._line = f"{address} {name}  # a test of FLOps, port {self.port}\n"
-        with HOSTS.open("a") as hosts:
+        with lock("hosts"), HOSTS.open("a") as hosts:
             hosts.write(self._line)
         self.tokens: TokenServer | None = None
         if project:
@@ -96,14 +98,15 @@ class RegistryServer:
         if self.tokens is not None:
             self.tokens.close()
         self.distrust()
-        HOSTS.write_text(HOSTS.read_text().replace(self._line, ""))
+        with lock("hosts"):
+            HOSTS.write_text(HOSTS.read_text().replace(self._line, ""))
 
 
 class Cable:
     """A way to the registry that breaks: after so many bytes it drops the connection, and every one after that."""
 
     def __init__(self, registry: RegistryServer, limit: int) -> None:
-        self.port, self._limit, self._target = _free_port(registry.address), limit, (registry.address, registry.port)
+        self.port, self._limit, self._target = free_port(registry.address), limit, (registry.address, registry.port)
         self.host = f"{registry.name}:{self.port}"
         self._left, self.dropped = limit, 0
         self._listener = socket.create_server((registry.address, self.port))
@@ -148,13 +151,6 @@ def this_machine(network: Network) -> str:
     network.reload()
     (place,) = network.attrs["IPAM"]["Config"]
     return str(place.get("Gateway") or next(ipaddress.ip_network(place["Subnet"]).hosts()))
-
-
-def _free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _wait(address: str, port: int) -> None:

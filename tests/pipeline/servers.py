@@ -9,7 +9,7 @@ import docker
 import pytest
 from docker.errors import APIError
 
-from tests.pipeline.registry_server import RegistryServer, this_machine
+from tests.pipeline.registry_server import DOMAIN, RegistryServer, this_machine
 from tests.pipeline.ssh_server import SshServer
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> 
 def token_registry(engine: DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     """One that sends to a token service, as Harbor does, with the project `flops`."""
     folder = tmp_path_factory.mktemp("token-registry")
-    server = RegistryServer(folder, this_machine(engine.networks.get("bridge")), "harbor.flops.test", project="flops")
+    server = RegistryServer(folder, this_machine(engine.networks.get("bridge")), f"harbor.{DOMAIN}", project="flops")
     _wait_for_the_name(engine, server)
     yield server
     server.close()

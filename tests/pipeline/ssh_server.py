@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from tests.workers import free_port
+
 PROGRAM = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
 READ_ONLY = """\
@@ -35,9 +37,7 @@ class SshServer:
         reader = f'command="sh {folder / "read-only"}",restrict '
         allowed = folder / "authorized_keys"
         allowed.write_text(self.public(self.key) + reader + self.public(self.read_only_key))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         config = folder / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self.host_key}\nAuthorizedKeysFile {allowed}\n"

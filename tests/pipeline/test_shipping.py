@@ -17,7 +17,7 @@ import pytest
 
 from server.certificates import make_certificates
 from tests.pipeline.places import Place
-from tests.pipeline.registry_server import NAME, PASSWORD, USER, Cable, RegistryServer
+from tests.pipeline.registry_server import PASSWORD, USER, Cable, RegistryServer
 from tests.pipeline.repositories import add_commit, git, log, show
 from tests.pipeline.sources import change
 
@@ -135,7 +135,7 @@ def test_half_an_account_and_none(place: Place, monkeypatch: pytest.MonkeyPatch,
 def test_a_ca_that_the_engine_does_not_know(place: Place, tmp_path: Path) -> None:
     place.registry.distrust()
     place.fails(2, f"does not trust; put the CA's certificate to /etc/docker/certs.d/{place.registry.host}/ca.crt")
-    make_certificates(tmp_path / "other", (NAME,), 1)
+    make_certificates(tmp_path / "other", (place.registry.name,), 1)
     place.registry.trust(ca=tmp_path / "other" / "ca.pem")
     place.fails(2, "of a CA that the engine does not trust")
 

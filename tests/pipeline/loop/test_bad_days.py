@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.pipeline.loop.place import Place
 
-pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("loops"), pytest.mark.docker, pytest.mark.registry, pytest.mark.timeout(400)]
 
 
 def test_a_commit_that_is_not_understood_and_a_repository_that_is_away(place: Place, engine: DockerClient) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from tests.pipeline.loop.place import Place
 
-pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("loops"), pytest.mark.docker, pytest.mark.registry, pytest.mark.timeout(400)]
 
 
 def test_it_keeps_running_what_shall_run_and_leaves_nothing(place: Place, engine: DockerClient) -> None:

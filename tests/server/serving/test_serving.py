@@ -16,8 +16,8 @@ from server.commands import health
 from server.serving.examples import encode, example
 from server.serving.limits import Limits
 from server.serving.openapi import describe
-from tests.federation.processes import free_port
 from tests.server.serving.apis import MODEL, digits, loaded, register, standing
+from tests.workers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
