@@ -15,7 +15,7 @@ import pytest
 from fl.cli import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -129,6 +129,19 @@ class Ended:
         assert last.startswith("flops: ")
         assert "Traceback" not in self.err
         return last.removeprefix("flops: ")
+
+
+@pytest.fixture
+def threads_of_small_models() -> Iterator[None]:
+    """Let PyTorch work with one thread, as every command that trains a small model does.
+
+    Two threads for each of several workers would wait for each other most of the time.
+    """
+    from fl.tasks import find_task
+    from fl.training.threads import suitable_threads
+
+    with suitable_threads(find_task("digits")):
+        yield
 
 
 @pytest.fixture

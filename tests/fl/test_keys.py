@@ -200,6 +200,8 @@ def openssh(public):
         (pem(keys.generate()), "THIS IS A PRIVATE KEY"),
         (pem(keys.generate(), s.PrivateFormat.OpenSSH), "THIS IS A PRIVATE KEY.*keygen --force"),
     ],
+    # Keys are made anew in each process, and test names must be the same in all of them.
+    ids=lambda value: value if isinstance(value, str) else "content",
 )
 def test_what_is_no_public_key_is_said(tmp_path, content, said):
     path = put(tmp_path / "north.pub", content)

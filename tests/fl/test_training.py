@@ -13,6 +13,8 @@ from fl.training import TrainRequest, TrainSettings
 from fl.training.sequential import SequentialTrainer
 from fl.training.threads import suitable_threads
 
+pytestmark = pytest.mark.usefixtures("threads_of_small_models")
+
 DIGITS = find_task("digits")
 SETTINGS = TrainSettings(round=1, seed=0, local_epochs=2, batch_size=16, lr=0.1, momentum=0.5)
 
@@ -115,10 +117,10 @@ def test_weights_in_a_request_are_not_changed():
 
 def test_small_models_work_with_one_thread_and_large_ones_with_all():
     large = dataclasses.replace(DIGITS, model=lambda: nn.Linear(1000, 1000))
-    before = torch.get_num_threads()
+    torch.set_num_threads(2)
 
     with suitable_threads(DIGITS):
         assert torch.get_num_threads() == 1
     with suitable_threads(large):
-        assert torch.get_num_threads() == before
-    assert torch.get_num_threads() == before
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 2

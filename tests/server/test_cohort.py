@@ -15,6 +15,8 @@ from fl.training.sequential import SequentialTrainer
 from server.simulation import cohort
 from server.simulation.cohort import CohortTrainer
 
+pytestmark = pytest.mark.usefixtures("threads_of_small_models")
+
 DIGITS = find_task("digits")
 BREAST = find_task("breast-cancer")
 SETTINGS = TrainSettings(round=2, seed=7, local_epochs=2, batch_size=16, lr=0.05, momentum=0.5)

@@ -29,6 +29,8 @@ from server.rounds import Federation
 from server.simulation.local import run_local
 from server.strategies import STRATEGIES, find_strategy, make_strategy, parse_options
 
+pytestmark = pytest.mark.usefixtures("threads_of_small_models")
+
 DIGITS = find_task("digits")
 BREAST = find_task("breast-cancer")
 START = ModelState({"w": np.zeros(3, np.float32), "n": np.array(0, np.int64)}, {})
