@@ -153,8 +153,6 @@ def _make_app(settings: WorkerSettings) -> Callable[[Message, Any], Message]:
         torch.set_num_threads(thread_count(task))
         trainer = SequentialTrainer(task)
         contract = this_contract(task, initial_state(task, 0).signature)
-        # PyTorch imports a second's worth of modules for a process's first optimizer: now, not in the first round.
-        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     except Exception as error:
         failure = error
         return lambda message, _: messages.error_reply(message, failure)

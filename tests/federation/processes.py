@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.federation.forker import Forked, Forker
 from tests.workers import free_port
 
 if TYPE_CHECKING:
@@ -48,21 +51,40 @@ def wait_for(happened: Any, what: str, seconds: float = PATIENCE) -> Any:
 
 
 class Process:
-    """A process in a session of its own, with its output in files."""
+    """A process in a session of its own, with its output in files.
 
-    def __init__(self, arguments: Sequence[object], folder: Path, name: str, env: Mapping[str, str]) -> None:
+    Args:
+        arguments: those of Python.
+        folder: where it works and its output goes.
+        name: of the files of its output.
+        env: variables to add to an environment in which nothing is configured.
+        forked: whether it starts from the forker's libraries, or imports its own.
+    """
+
+    def __init__(
+        self, arguments: Sequence[object], folder: Path, name: str, env: Mapping[str, str], *, forked: bool = True
+    ) -> None:
         self.name = name
         self.log, self.out = folder / f"{name}.log", folder / f"{name}.out"
-        with self.log.open("ab") as log, self.out.open("wb") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, *map(str, arguments)],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=log,
-                cwd=folder,
-                env={**_environment(), **env},
-                start_new_session=True,
+        program, environment = [str(argument) for argument in arguments], {**_environment(), **env}
+        self._process: subprocess.Popen[bytes] | Forked
+        self.log.touch()
+        self.out.write_bytes(b"")
+        if forked:
+            self._process = _forker().start(
+                program, folder=folder, environment=environment, out=self.out, log=self.log
             )
+        else:
+            with self.log.open("ab") as log, self.out.open("wb") as out:
+                self._process = subprocess.Popen(
+                    [sys.executable, *program],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=log,
+                    cwd=folder,
+                    env=environment,
+                    start_new_session=True,
+                )
         self.pid = self._process.pid
         self.seen = 0
 
@@ -104,11 +126,11 @@ class Process:
 
     def terminate(self) -> None:
         """Send SIGTERM to the process alone, as container runtimes do."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """Send SIGKILL to the process alone."""
-        self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
         self._process.wait(10)
 
     def kill_tree(self) -> None:
@@ -139,6 +161,14 @@ class Process:
             os.killpg(self.pid, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
+
+
+@functools.cache
+def _forker() -> Forker:
+    """The forker of this test process, started when it is first wanted."""
+    made = Forker(_environment())
+    atexit.register(made.stop)
+    return made
 
 
 def _environment() -> dict[str, str]:
@@ -374,6 +404,7 @@ class MlflowServer:
             self.registry.folder,
             "mlflow",
             {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            forked=False,
         )
         wait_for(self._answers, f"MLflow answers: {self._process.text}")
 

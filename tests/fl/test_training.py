@@ -1,4 +1,8 @@
+import copy
 import dataclasses
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from fl.model import ModelState, initial_state
 from fl.tasks import find_task
 from fl.tasks.base import Task
 from fl.training import TrainRequest, TrainSettings
-from fl.training.sequential import SequentialTrainer
+from fl.training.sequential import SequentialTrainer, _step
 from fl.training.threads import suitable_threads
 
 pytestmark = pytest.mark.usefixtures("threads_of_small_models")
@@ -113,6 +117,47 @@ def test_weights_in_a_request_are_not_changed():
     SequentialTrainer(DIGITS).train(TrainRequest(site(20), ModelState(start.arrays, start.frozen), SETTINGS))
 
     assert start.digest() == before
+
+
+# PyTorch has no weight decay for sparse gradients.
+@pytest.mark.parametrize(("sparse", "weight_decay"), [(False, 0.0), (False, 0.01), (True, 0.0)])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_step_is_that_of_pytorchs_optimizer_bit_for_bit(momentum, weight_decay, sparse):
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Embedding(5, 3, sparse=sparse), nn.Linear(3, 2), nn.Linear(2, 2))
+    ours[2].requires_grad_(requires_grad=False)
+    theirs = copy.deepcopy(ours)
+    settings = dataclasses.replace(SETTINGS, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    momenta = [None] * len(list(ours.parameters()))
+    for tokens in (torch.tensor([0, 1, 1]), torch.tensor([3, 1]), torch.tensor([4])):
+        for model in (ours, theirs):
+            model.zero_grad()
+            model(tokens).square().sum().backward()
+        _step(list(ours.parameters()), momenta, settings)
+        optimizer.step()
+
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_training_does_not_import_pytorchs_compiler():
+    script = """
+        import sys
+        import numpy as np
+        from fl.data.dataset import Dataset, Site
+        from fl.model import initial_state
+        from fl.tasks import find_task
+        from fl.training import TrainRequest, TrainSettings
+        from fl.training.sequential import SequentialTrainer
+        task = find_task("digits")
+        data = Dataset(np.zeros((4, 1, 8, 8), np.float32), np.zeros(4, np.int64))
+        settings = TrainSettings(1, 0, 1, 2, 0.1, momentum=0.9)
+        SequentialTrainer(task).train(TrainRequest(Site("a", data, data), initial_state(task, 0), settings))
+        print("torch._dynamo" in sys.modules)
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "False\n"), ended.stderr
 
 
 def test_small_models_work_with_one_thread_and_large_ones_with_all():
