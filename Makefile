@@ -11,10 +11,15 @@ DEMO_FLAGS ?=
 RELEASE_FLAGS ?=
 # Further words for pytest: make test PYTEST_FLAGS="-k partition"
 PYTEST_FLAGS ?=
+# Test processes side by side: one more than there are cores, because tests also wait
+WORKERS ?= $(shell expr $$(nproc) + 1)
 
 BIN := $(VENV)/bin
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# Modules that are compiled at each start take more time than most tests.
+unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help run federation demo release release-setup test test-images test-federation lint types layers check bench clean
+.PHONY: help run federation demo release release-setup test test-all test-images test-federation lint types layers check bench clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
@@ -34,13 +39,16 @@ release: $(VENV)/.pipeline ## Set up the release pipeline alone, release the cur
 release-setup: $(VENV)/.pipeline ## Set up the release pipeline and nothing else
 
 test: $(VENV)/.dev ## Set up and run the tests
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST) $(PYTEST_FLAGS)
 
 test-images: $(VENV)/.dev ## Build both images, run the tests of containers; needs Docker Engine
-	$(BIN)/python -m pytest -m docker $(PYTEST_FLAGS)
+	$(PYTEST) -m docker $(PYTEST_FLAGS)
 
-test-federation: $(VENV)/.dev ## Run the tests of servers and hospitals as processes: failures, attacks, twenty jobs
-	$(BIN)/python -m pytest -m federation $(PYTEST_FLAGS)
+test-federation: $(VENV)/.dev ## Run the tests of servers and hospitals as processes: failures, attacks
+	$(PYTEST) -m federation $(PYTEST_FLAGS)
+
+test-all: $(VENV)/.dev ## Run every test there is, also those that repeat at length what others prove; fails on a missing part
+	FLOPS_TEST_REQUIRE=1 $(PYTEST) -m "thorough or not thorough" $(PYTEST_FLAGS)
 
 check: lint types layers ## All that is checked without running anything
 
@@ -62,6 +70,9 @@ clean: ## Remove the environment and caches; never a registry or results
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 # The environment: one folder, two depths. Versions come from constraints.txt, so it is the same every time.
+# pip would compile modules one after the other; files that are no modules, such as templates, do not compile.
+INSTALL = $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile $(PIP_FLAGS) -c constraints.txt
+COMPILE = @$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "FLOps needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
@@ -69,13 +80,16 @@ $(BIN)/python:
 	  { rm -rf $(VENV); echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
 
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[research]'
+	$(INSTALL) -e '.[research]'
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/.pipeline: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[pipeline]'
+	$(INSTALL) -e '.[pipeline]'
+	$(COMPILE)
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	$(INSTALL) -e '.[dev]'
+	$(COMPILE)
 	@touch $@ $(VENV)/.run $(VENV)/.pipeline

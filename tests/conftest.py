@@ -46,7 +46,7 @@ PARTS = {
 }
 """Markers of tests that need a part of the system, and how to tell that it is there."""
 
-LONG = {"docker": 3, "federation": 2, "slow": 1}
+LONG = {"docker": 3, "federation": 2, "slow": 1, "thorough": 0}
 """Markers of tests that take long; a group with the highest number starts first, so that no worker ends late."""
 
 MINUTES = {
@@ -65,6 +65,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Choose the order and the workers of the tests, and skip those that cannot or need not run here."""
     _distribute(items)
+    _leave_out(config, items)
     _skip(config, items)
 
 
@@ -81,6 +82,15 @@ def _distribute(items: list[pytest.Item]) -> None:
     for item, group in groups.items():
         weights[group] = max(weights[group], *(LONG[marker] for marker in LONG if item.get_closest_marker(marker)), 0)
     items.sort(key=lambda item: -weights[groups[item]])
+
+
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what repeats at length what other tests prove, unless it is asked for."""
+    if "thorough" in config.option.markexpr:
+        return
+    left_out = [item for item in items if item.get_closest_marker("thorough")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def _skip(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -152,7 +152,7 @@ def test_a_wrong_place_is_named(what, tmp_path, flops, materials):
     assert json.loads(ended.out)["outcome"] == "misconfigured"
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_twenty_jobs_in_a_row_without_help(crowd, registry):
     for number in range(1, 21):
         ended = crowd.run_job(registry, NAMES, min_hospitals=4)

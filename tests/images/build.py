@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -51,16 +52,31 @@ def commit_date() -> str:
     return git("log", "-1", "--format=%cI", commit()).decode().strip()
 
 
-def collect_wheels(folder: Path, python: str) -> Path:
+def python_version(client: DockerClient, base: str) -> str:
+    """Return the version of a base image's Python, such as 3.11."""
+    say = "import sys; print('%d.%d' % sys.version_info[:2])"
+    printed: bytes = client.containers.run(base, ["python3", "-c", say], remove=True, network_mode="none")
+    return printed.decode().strip()
+
+
+def collect_wheels(python: str) -> Path:
     """Download the wheels of both images with this machine's pip, however that reaches its index.
 
+    They stay in the user's cache, by what is wanted; test processes that want them meanwhile wait.
+
     Args:
-        folder: kept between runs; a folder in it holds the wheels.
         python: the version of the image's Python, such as 3.11.
 
     Returns:
         The folder that holds them.
     """
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flops-test-wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock("wheels"):
+        return _download_wheels(folder, python)
+
+
+def _download_wheels(folder: Path, python: str) -> Path:
     project = tomllib.loads(committed("pyproject.toml").decode())
     extras = project["project"]["optional-dependencies"]
     wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"]]

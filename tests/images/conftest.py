@@ -9,12 +9,11 @@ import docker
 import pytest
 
 from tests.images.base import MissingPartError, make_base
-from tests.images.build import build_once, collect_wheels
+from tests.images.build import build_once, collect_wheels, python_version
 from tests.images.federation import Federation, Tracker
 from tests.images.network import network
 from tests.pipeline.registry_server import this_machine
 from tests.pipeline.servers import engine, registry, ssh_server  # noqa: F401 - fixtures
-from tests.workers import lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,13 +43,9 @@ def base_image(docker_client: DockerClient) -> str:
 
 
 @pytest.fixture(scope="session")
-def wheels(docker_client: DockerClient, base_image: str, request: pytest.FixtureRequest) -> Path:
-    """A folder with all libraries of both images; it stays in pytest's cache."""
-    say = "import sys; print('%d.%d' % sys.version_info[:2])"
-    python = docker_client.containers.run(base_image, ["python3", "-c", say], remove=True, network_mode="none")
-    cache: pytest.Cache = request.config.cache
-    with lock("wheels"):
-        return collect_wheels(cache.mkdir("flops-wheels"), python.decode().strip())
+def wheels(docker_client: DockerClient, base_image: str) -> Path:
+    """A folder with all libraries of both images."""
+    return collect_wheels(python_version(docker_client, base_image))
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +58,17 @@ def server_image(docker_client: DockerClient, base_image: str, wheels: Path) -> 
 def client_image(docker_client: DockerClient, base_image: str, wheels: Path) -> Image:
     """A hospital's image."""
     return build_once(docker_client, "client", base_image, wheels)
+
+
+@pytest.fixture(scope="session")
+def build_settings(base_image: str, wheels: Path, server_image: Image, client_image: Image) -> dict[str, str]:
+    """Variables with which a release builds images here; both are built, so that it finds their libraries' layers."""
+    return {
+        "FLOPS_BASE_IMAGE": base_image,
+        "FLOPS_PIP_FLAGS": "--no-index",
+        "FLOPS_WHEELS": str(wheels),
+        "FLOPS_BUILD_NETWORK": "none",
+    }
 
 
 @pytest.fixture(scope="session")

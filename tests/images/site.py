@@ -17,7 +17,7 @@ from tests.pipeline.registry_server import PASSWORD, USER
 from tests.pipeline.repositories import git, make_bare, show
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from tests.pipeline.registry_server import RegistryServer
     from tests.pipeline.ssh_server import SshServer
@@ -51,7 +51,9 @@ def told_in_arguments(*secrets: str) -> Iterator[set[str]]:
 class Site:
     """A clone of what is committed, a config repository behind SSH, and the environment of a runner."""
 
-    def __init__(self, folder: Path, registry: RegistryServer, ssh: SshServer, base_image: str, wheels: Path) -> None:
+    def __init__(
+        self, folder: Path, registry: RegistryServer, ssh: SshServer, build_settings: Mapping[str, str]
+    ) -> None:
         self.folder, self.registry = folder, registry
         self.source = folder / "source"
         git(folder, "clone", "-q", str(ROOT), str(self.source))
@@ -70,10 +72,7 @@ class Site:
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPS_", "GITHUB_", "MLFLOW_", "GIT_DIR"))}
         self.environment = {
             **clean,
-            "FLOPS_BASE_IMAGE": base_image,
-            "FLOPS_PIP_FLAGS": "--no-index",
-            "FLOPS_WHEELS": str(wheels),
-            "FLOPS_BUILD_NETWORK": "none",
+            **build_settings,
             "FLOPS_VENV": str(folder / "venv"),
             "XDG_STATE_HOME": str(folder / "state"),
             "XDG_CACHE_HOME": str(folder / "cache"),

@@ -28,10 +28,9 @@ def test_pushes_become_the_server_of_the_next_round(
     docker_client: DockerClient,
     registry: RegistryServer,
     ssh_server: SshServer,
-    base_image: str,
-    wheels: Path,
+    build_settings: dict[str, str],
 ) -> None:
-    site = Site(tmp_path, registry, ssh_server, base_image, wheels)
+    site = Site(tmp_path, registry, ssh_server, build_settings)
     site.flops("init-config")
     before = show(site.config, "dev/cronjob.yaml")
 

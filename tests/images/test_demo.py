@@ -22,18 +22,12 @@ pytestmark = [pytest.mark.xdist_group("loops"), pytest.mark.docker, pytest.mark.
 
 
 @pytest.fixture
-def demo(tmp_path: Path, base_image: str, wheels: Path) -> Iterator[subprocess.Popen[str]]:
+def demo(tmp_path: Path, build_settings: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("FLOPS_", "GITHUB_", "MLFLOW_"))}
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "examples" / "demo.py")],
         cwd=tmp_path,
-        env={
-            **clean,
-            "FLOPS_BASE_IMAGE": base_image,
-            "FLOPS_PIP_FLAGS": "--no-index",
-            "FLOPS_WHEELS": str(wheels),
-            "FLOPS_BUILD_NETWORK": "none",
-        },
+        env={**clean, **build_settings},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -93,7 +87,13 @@ def test_it_shows_the_loop_and_leaves_nothing(
     assert not set(left(docker_client, tmp_path)) - set(before)
 
 
-@pytest.mark.parametrize("words", ["$ flops up", "$ flops release", "│ ", "a round with the new client"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(pytest.param(words, marks=pytest.mark.thorough) for words in ("$ flops up", "$ flops release", "│ ")),
+        "a round with the new client",
+    ],
+)
 def test_ctrl_c_leaves_nothing_either(
     words: str, before: list[str], demo: subprocess.Popen[str], docker_client: DockerClient, tmp_path: Path
 ) -> None:

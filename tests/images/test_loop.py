@@ -112,10 +112,9 @@ def world(
     docker_client: DockerClient,
     registry: RegistryServer,
     ssh_server: SshServer,
-    base_image: str,
-    wheels: Path,
+    build_settings: dict[str, str],
 ) -> Iterator[World]:
-    site = Site(tmp_path, registry, ssh_server, base_image, wheels)
+    site = Site(tmp_path, registry, ssh_server, build_settings)
     site.flops("init-config")
     words = ("--hospitals", "3", "--every", "1")
     up = Up(site.source, tmp_path / "loop", *words, environment={**site.environment, **site.secrets})
