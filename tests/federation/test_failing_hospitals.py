@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
 
+from tests.federation.conftest import invoke
 from tests.federation.processes import NAMES, wait_for
 
 pytestmark = [pytest.mark.xdist_group("crowd-2"), pytest.mark.federation]
@@ -54,6 +56,31 @@ def test_a_training_process_that_dies_costs_one_answer(federation, registry):
     assert reason.startswith("failed: WorkerFailed: the training process ended: it was killed")
     assert {h["name"]: h["rounds"] for h in ended.json["hospitals"]} == {"east": 2, "north": 3}
     assert "Traceback" not in hospital.text
+
+
+@pytest.mark.parametrize("how", ["terminate", "kill_tree"])
+def test_a_hospital_that_ends_in_a_round_takes_part_again_once_it_is_started(how, crowd, registry):
+    job = crowd.start_job(registry, [*NAMES, "leaver"], min_hospitals=4, rounds=10_000, round_deadline=4.0)
+    leaver = crowd.start_hospital("leaver")
+    wait_for(lambda: rounds_with(job, 5), "a round of all five")
+    getattr(leaver, how)()
+    job.wait_for("leaver is left out of round")
+    before = len(rounds_with(job, 5))
+    again = crowd.start_hospital("leaver")
+    wait_for(lambda: len(rounds_with(job, 5)) > before, "another round of all five")
+    job.terminate()
+    ended = job.end()
+    assert ended.code == 0, ended.log
+    assert ended.json["outcome"] == "registered"
+    assert ended.hospitals == sorted([*NAMES, "leaver"])
+    invoke("client", "receipts", "--file", crowd.home("leaver") / "receipts.jsonl", "--verify")
+    assert "Traceback" not in leaver.text + again.text
+
+
+def rounds_with(job, count):
+    """Return the rounds that were complete with so many hospitals."""
+    assert job.ended is None, job.text
+    return re.findall(rf"round (\d+): {count} hospitals, loss", job.text)
 
 
 def test_fewer_usable_answers_than_needed_register_nothing(crowd, registry):

@@ -16,13 +16,14 @@ pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.docker, pytest.
 OTHER = "0123456789abcdef0123456789abcdef01234567"
 """The commit that another release says it was built from."""
 
-CUT_SECONDS = 30.0
+CUT_SECONDS = 12.0
+"""Longer than a question for work is held open, so that one is surely lost."""
 
 LONG = {
     "rounds": 10_000,
     "min_hospitals": 1,
     "join_grace": 60.0,
-    "round_deadline": 10.0,
+    "round_deadline": 5.0,
     "training": {"local_epochs": 10},
 }
 """A job that lasts until it is stopped, in rounds of about a second; whoever is silent is soon left out."""
@@ -129,27 +130,6 @@ def test_a_hospital_is_stopped_and_started_between_jobs(federation, hospitals):
     assert ended.hospitals == list(NAMES)
 
 
-@pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_hospital_ends_in_a_round_and_takes_part_again_once_it_is_started(federation, hospitals, how):
-    box = hospitals["north"]
-    with federation.job(**LONG) as job:
-        job.wait_for_round(hospitals=3, after=1)
-        getattr(box, how)()
-        assert box.exit_code() == {"stop": 0, "kill": 137}[how]
-        without = job.wait_for_round_without("north")
-        box.start()
-        job.wait_for_round(hospitals=3, after=without)
-        job.box.stop(grace=60)
-        ended = job.end()
-    assert ended.code == 0, ended
-    assert ended.told["outcome"] == "registered"
-    assert ended.hospitals == list(NAMES)
-    assert box.execute("flops", "client", "receipts", "--verify") == (
-        0,
-        f"{len(receipts(box))} receipts, chain whole\n",
-    )
-
-
 def test_a_cut_network_costs_a_hospital_its_rounds_and_nobody_else(federation, hospitals):
     box = hospitals["south"]
     before = box.state()["StartedAt"]
@@ -167,19 +147,6 @@ def test_a_cut_network_costs_a_hospital_its_rounds_and_nobody_else(federation, h
     assert ended.hospitals == list(NAMES)
     assert box.state()["StartedAt"] == before
     assert federation.run_job().hospitals == list(NAMES)
-
-
-def test_a_killed_server_costs_its_own_rounds_alone(federation, hospitals):
-    newest = max(federation.tracker.versions())
-    with federation.job(**LONG) as job:
-        job.wait_for_round(hospitals=3)
-        job.box.kill()
-        assert job.box.exit_code() == 137
-    assert max(federation.tracker.versions()) == newest
-    ended = federation.run_job()
-    assert (ended.code, ended.told["parent"], ended.told["version"]) == (0, newest, newest + 1)
-    assert ended.hospitals == list(NAMES)
-    assert ended.told["left_out"] == []
 
 
 def test_a_hospital_without_a_server_is_healthy(waiting):
