@@ -38,6 +38,11 @@ def public_pem(public):
     return public.public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
 
 
+def name_of(value):
+    """Name a parameter: keys are made anew in each process, and test names must be the same in all of them."""
+    return value if isinstance(value, str) else "content"
+
+
 def put(path, content, mode=0o600):
     path.write_bytes(content)
     path.chmod(mode)
@@ -143,6 +148,7 @@ def test_a_private_key_open_to_others_is_refused(tmp_path, key, mode):
         (public_pem(keys.generate().public_key()), "this is a public key"),
         (b"x" * 100_000, "100000 bytes are no key"),
     ],
+    ids=name_of,
 )
 def test_what_is_no_private_key_is_said(tmp_path, content, said):
     path = put(tmp_path / "key", content)
@@ -200,8 +206,7 @@ def openssh(public):
         (pem(keys.generate()), "THIS IS A PRIVATE KEY"),
         (pem(keys.generate(), s.PrivateFormat.OpenSSH), "THIS IS A PRIVATE KEY.*keygen --force"),
     ],
-    # Keys are made anew in each process, and test names must be the same in all of them.
-    ids=lambda value: value if isinstance(value, str) else "content",
+    ids=name_of,
 )
 def test_what_is_no_public_key_is_said(tmp_path, content, said):
     path = put(tmp_path / "north.pub", content)
