@@ -86,19 +86,36 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(
-    ("variable", "path", "problem"),
-    [
-        pytest.param(variable, path, problem, id=f"{variable}={path}")
-        for variable, wrong in WRONG.items()
-        for path, problem in wrong.items()
-    ],
-)
-def test_a_wrong_file_is_named_in_a_line_by_start_and_check(start, variable, path, problem):
-    assert problem in start(**{variable: path})
-    told = json.loads(start(command="check --json", code=1, **{variable: path}))
-    assert not told["passed"]
-    assert [check for check in told["checks"] if check["result"] == "FAILED" and problem in check["found"]]
+EACH = """
+import contextlib, io, json, os, sys
+from fl.cli import main
+own = dict(os.environ)
+for wrong in json.loads(sys.argv[1]):
+    os.environ.clear()
+    os.environ.update({**own, **wrong})
+    for words in (["client", "start"], ["client", "check", "--json"]):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(words)
+        print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+"""Run `flops client start` and `check` for each of some environments, and print how they ended."""
+
+
+def test_a_wrong_file_is_named_in_a_line_by_start_and_check(federation, hospital):
+    cases = [(variable, path, problem) for variable, wrong in WRONG.items() for path, problem in wrong.items()]
+    words = ["-c", EACH, json.dumps([{variable: path} for variable, path, _ in cases])]
+    ended = federation.run("client", *words, entrypoint=["python"], on=federation.net, **hospital)
+    answers = iter(json.loads(line) for line in ended.out.splitlines())
+    for variable, path, problem in cases:
+        code, out, err = next(answers)
+        assert (code, out) == (2, ""), (variable, path)
+        (line,) = err.splitlines()
+        assert problem in line
+        code, out, _ = next(answers)
+        told = json.loads(out)
+        assert (code, told["passed"]) == (1, False), (variable, path)
+        assert [check for check in told["checks"] if check["result"] == "FAILED" and problem in check["found"]], path
 
 
 def test_a_key_that_others_may_read_is_refused(start):
