@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import tarfile
-import tempfile
 
 import pytest
 
@@ -16,8 +13,8 @@ from tests.images.network import container
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1800)]
 
-MOST_ADDED = 200_000
-"""Bytes that a change of code may add to what a registry stores and a hospital pulls."""
+MOST_ADDED = 1_000_000
+"""Bytes that a change of code may add to an image, before compression; what a registry stores is seen in the chain."""
 
 
 @pytest.fixture(params=SIDES)
@@ -122,22 +119,10 @@ def test_a_change_of_code_adds_kilobytes_and_installs_nothing(docker_client, bas
     try:
         before = set(image.attrs["RootFS"]["Layers"])
         new = [i for i, layer in enumerate(changed.attrs["RootFS"]["Layers"]) if layer not in before]
-        sizes = _compressed(changed, new)
+        filled = [entry["Size"] for entry in reversed(changed.history()) if entry["Size"]]
     finally:
         docker_client.images.remove(tag)
-    print(f"{side}: {len(new)} new layers of {sizes} bytes")
     assert len(new) == 2  # Our package list with its hashes, and fl.
-    assert sum(sizes) < MOST_ADDED
+    assert 0 < sum(filled[i] for i in new) < MOST_ADDED
     installed = re.findall(r"Successfully installed (.*)", printed)
     assert all(re.fullmatch(r"flops-\S+", names) for names in installed)
-
-
-def _compressed(image, layers):
-    """Return the sizes of some layers as a registry stores them."""
-    with tempfile.TemporaryFile() as file:
-        for chunk in image.save(chunk_size=2**20):
-            file.write(chunk)
-        file.seek(0)
-        with tarfile.open(fileobj=file) as archive:
-            (manifest,) = json.load(archive.extractfile("manifest.json"))
-            return [len(gzip.compress(archive.extractfile(manifest["Layers"][i]).read(), 6)) for i in layers]
