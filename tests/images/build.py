@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,7 @@ def build_once(client: DockerClient, side: str, base: str, wheels: Path) -> Imag
     """Return one side's image of the last commit, built unless this machine has it already.
 
     The same commit, base and libraries give the same image, so its name says which these are, and all test
-    processes share one build. Images of other commits are removed.
+    processes share one build. Images of other commits are removed after a day.
     """
     recipe = hashlib.sha256("\n".join([commit(), client.images.get(base).id, wheels.name]).encode()).hexdigest()
     repository = f"flops-test-{side}"
@@ -162,9 +163,11 @@ def build_once(client: DockerClient, side: str, base: str, wheels: Path) -> Imag
             return client.images.get(tag)
         except ImageNotFound:
             built, _ = build_image(client, side, base, wheels, tag)
-            for old in {name for image in client.images.list(repository) for name in image.tags} - {tag}:
-                with contextlib.suppress(APIError):  # A container may still use it.
-                    client.images.remove(old)
+            yesterday = datetime.now(UTC) - timedelta(days=1)
+            for old in client.images.list(repository):
+                if datetime.fromisoformat(old.attrs["Created"]) < yesterday:
+                    with contextlib.suppress(APIError):  # A container may still use it.
+                        client.images.remove(old.tags[0])
             return built
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,6 +85,14 @@ def test_it_shows_the_loop_and_leaves_nothing(
         "That was it. All of it is removed now.",
     ):
         assert words in said, said[-5000:]
+    # A round that fails registers nothing, and what is taken back is gone on from.
+    registered = [int(number) for number in re.findall(r"registered flops-dev-digits version (\d+): .* 3 hosp", said)]
+    assert len(registered) >= 3
+    assert registered == list(range(1, len(registered) + 1))
+    assert said.rindex("registered flops-dev-digits") > said.index("a mistake that the trial does not find")
+    # Hospitals stay, whatever becomes of the server.
+    for number in (1, 2, 3):
+        assert len(re.findall(rf"demo-{number}: starts", said)) == 1, said[-5000:]
     assert not set(left(docker_client, tmp_path)) - set(before)
 
 

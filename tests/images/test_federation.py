@@ -23,8 +23,8 @@ LONG = {
     "rounds": 10_000,
     "min_hospitals": 1,
     "join_grace": 60.0,
-    "round_deadline": 5.0,
-    "training": {"local_epochs": 10},
+    "round_deadline": 10.0,
+    "training": {"local_epochs": 3},
 }
 """A job that lasts until it is stopped, in rounds of about a second; whoever is silent is soon left out."""
 

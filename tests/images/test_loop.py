@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import socket
-import subprocess
-import sys
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ import pytest
 
 from tests.images.site import Site
 from tests.pipeline.loop.process import Up
-from tests.pipeline.repositories import add_commit, git, log, show
+from tests.pipeline.repositories import add_commit, git, show
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +30,6 @@ pytestmark = [
     pytest.mark.ssh,
     pytest.mark.timeout(1800),
 ]
-
-FAILS_IN_THE_ROUND = """
-import os
-if os.environ.get("FLOPS_CONFIG_COMMIT"):  # Where it is deployed, and not where it is tried.
-    raise RuntimeError("a mistake that the trial does not find")
-"""
 
 
 class World:
@@ -115,6 +107,7 @@ def world(
     build_settings: dict[str, str],
 ) -> Iterator[World]:
     site = Site(tmp_path, registry, ssh_server, build_settings)
+    site.environment["FLOPS_SMOKE"] = "false"  # The chain and the demo have it.
     site.flops("init-config")
     words = ("--hospitals", "3", "--every", "1")
     up = Up(site.source, tmp_path / "loop", *words, environment={**site.environment, **site.secrets})
@@ -132,7 +125,7 @@ def world(
         up.down("--purge")
 
 
-def test_a_push_becomes_the_next_rounds_server_and_what_is_bad_is_stopped(world: World) -> None:
+def test_a_push_becomes_the_next_rounds_server_and_a_killed_loop_goes_on(world: World) -> None:
     site, up = world.site, world.up
     up.wait("no release yet")
     site.flops("release")
@@ -164,30 +157,6 @@ def test_a_push_becomes_the_next_rounds_server_and_what_is_bad_is_stopped(world:
     tags = world.registered()
     assert (tags["rounds"], tags["config_commit"], tags["commit"]) == ("2", changed, commit)
 
-    # A commit that breaks the server: the trial stops it.
-    world.change("server/rounds.py", "from __future__ import annotations", "from __future__ import annotation")
-    failed = _fails(site, "release")
-    assert "smoke federation" in failed or "the server's job ended with exit code" in failed
-    assert (site.record(), log(site.config)[0]) == (second, "settings")
-    git(site.source, "reset", "-q", "--hard", commit)
-
-    # A commit that passes the trial and fails in the round: nothing is registered, the hospitals stay.
-    world.change("server/rounds.py", "\nfrom typing import", f"\n{FAILS_IN_THE_ROUND}\nfrom typing import")
-    site.flops("release")
-    third = site.record()
-    up.wait(f"starts with server {third['release']}")
-    up.wait(r"round \S+: failed with exit code 1: .*a mistake that the trial does not find")
-    newest = world.newest()
-    assert world.tags(newest)["commit"] == commit
-    assert world.hospitals() == hospitals
-
-    site.flops("rollback", "dev", "--reason", "rounds fail")
-    up.wait(f"starts with server {second['release']}")
-    tags = world.registered()
-    assert (tags["commit"], tags["parent"]) == (commit, str(newest))
-    assert world.hospitals() == hospitals
-    assert "held" in _fails(site, "release", code=0)
-
     _goes_on_after_a_kill(world, hospitals, commit)
 
 
@@ -199,12 +168,3 @@ def _goes_on_after_a_kill(world: World, hospitals: set[str], commit: str) -> Non
     tags = world.registered()
     assert (tags["commit"], int(tags["parent"]) >= newest) == (commit, True)
     assert (world.up.status()["tracking"], world.hospitals()) == (tracking, hospitals)
-
-
-def _fails(site: Site, *words: str, code: int = 1) -> str:
-    command = [sys.executable, "-m", "fl.cli", *words]
-    ended = subprocess.run(
-        command, cwd=site.source, env={**site.environment, **site.secrets}, capture_output=True, text=True
-    )
-    assert ended.returncode == code, ended.stderr
-    return ended.stdout + ended.stderr

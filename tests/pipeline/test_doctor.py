@@ -103,7 +103,7 @@ class TestWithEverything:
         failed = {name for name, (result, _) in found.items() if result == "FAILED"}
         assert failed == {"base image"}
         assert found["base image"][1].endswith("flops/base:none is neither here nor in its registry")
-        assert found["push right"][1].startswith("may push to registry.flops.test:")
+        assert found["push right"][1].startswith(f"may push to {NAME}:")
         assert found["write right"] == ("passed", "may push to branch main")
         assert found["paths"][1] == "dev/cronjob.yaml names none; dev/release.json: no release yet"
         assert found["build"] == ("passed", "network of the engine")
