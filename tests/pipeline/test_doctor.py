@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pipeline import doctor
-from tests.pipeline.registry_server import PASSWORD, TRUSTED, USER
+from tests.pipeline.registry_server import NAME, PASSWORD, TRUSTED, USER
 from tests.pipeline.repositories import MANIFEST, add_commit, make_bare
 from tests.pipeline.sources import make_source
 
