@@ -25,14 +25,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LIBRARIES = (
-    "flwr.app",
-    "flwr.clientapp",
-    "flwr.serverapp",
-    "mlflow",
-    "torch",
-    "server.job",
-    "server.registry",
-    "client.node",
+    *("alembic.command", "mlflow", "mlflow.store.db.utils", "mlflow.store.model_registry.sqlalchemy_store"),
+    *("mlflow.store.tracking.sqlalchemy_store", "sqlalchemy.dialects", "torch"),
+    *("flwr.app", "flwr.clientapp", "flwr.serverapp"),
+    *("uvicorn.lifespan.on", "uvicorn.protocols.http.httptools_impl", "uvicorn.protocols.websockets.auto"),
+    *("client.commands.start", "client.node", "server.commands.round", "server.job", "server.recording"),
+    *("server.registry", "server.superlink.api", "server.superlink.link"),
 )
 """What is imported before the first program starts."""
 
