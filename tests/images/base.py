@@ -49,6 +49,18 @@ def make_base(client: DockerClient) -> str:
     return f"flops-test-base:{tag}"
 
 
+def base_or_skip(client: DockerClient) -> str:
+    """Return the name of a base image; where none can be made, skip or fail the test."""
+    import pytest  # Here, because images are also prepared in an environment without it.
+
+    try:
+        return make_base(client)
+    except MissingPartError as missing:
+        if os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+
+
 def _bootstrap(client: DockerClient, tag: str) -> None:
     if not shutil.which("debootstrap") or os.geteuid() != 0:
         raise MissingPartError(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import docker
 import pytest
 
-from tests.images.base import MissingPartError, make_base
+from tests.images.base import base_or_skip
 from tests.images.build import build_once, collect_wheels, python_version
 from tests.images.federation import Federation, Tracker
 from tests.images.network import network
@@ -34,12 +33,7 @@ def docker_client() -> Iterator[DockerClient]:
 @pytest.fixture(scope="session")
 def base_image(docker_client: DockerClient) -> str:
     """The name of an image with Python and nothing else."""
-    try:
-        return make_base(docker_client)
-    except MissingPartError as missing:
-        if os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+    return base_or_skip(docker_client)
 
 
 @pytest.fixture(scope="session")

@@ -21,13 +21,8 @@ if TYPE_CHECKING:
 
     from tests.images.federation import Federation
 
-pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.docker]
+pytestmark = [pytest.mark.xdist_group("containers"), pytest.mark.docker, pytest.mark.timeout(900)]
 
-BROKEN_SERVER = """
-
-def run_job(*_):
-    raise RuntimeError("this release cannot do a round")
-"""
 BROKEN_CLIENT = """
 
 def create_client_app(*_, **__):
@@ -51,53 +46,37 @@ def said() -> list[str]:
     return []
 
 
-def test_a_release_that_works_passes_with_the_current_client_too(
-    docker_client: DockerClient, server_image: Image, client_image: Image, said: list[str]
-) -> None:
-    images = {"server": str(server_image.id), "client": str(client_image.id)}
-    started = time.monotonic()
-    result = smoke(docker_client, images, str(client_image.id), 120, said.append)
-    assert result.current
-    assert result.seconds <= time.monotonic() - started
-    assert str(result).startswith("passed in ")
-    assert said[-1] == "smoke federation: a round with the client of the current release"
-
-
-def test_the_model_in_use_is_loaded_by_the_new_server(
-    docker_client: DockerClient, server_image: Image, client_image: Image, federation: Federation
+def test_a_release_passes_with_the_current_client_and_the_model_in_use(
+    docker_client: DockerClient, server_image: Image, client_image: Image, federation: Federation, said: list[str]
 ) -> None:
     images = {"server": str(server_image.id), "client": str(client_image.id)}
     files = {"in-use/federation.toml": 'task = "digits"\n'}
     newest = max(federation.tracker.versions(), default=None)
-    result = smoke(
-        docker_client, images, None, 120, print, InUse(files, {"MLFLOW_TRACKING_URI": federation.tracker.uri})
-    )
-    assert result.model == newest
+    in_use = InUse(files, {"MLFLOW_TRACKING_URI": federation.tracker.uri})
+    started = time.monotonic()
+    result = smoke(docker_client, images, str(client_image.id), 240, said.append, in_use)
+    assert (result.current, result.model) == (True, newest)
+    assert result.seconds <= time.monotonic() - started
+    assert str(result).startswith("passed in ")
+    assert "smoke federation: a round with the client of the current release" in said
+
+
+def test_a_model_in_use_that_cannot_be_loaded_stops_a_release(
+    docker_client: DockerClient, server_image: Image, client_image: Image
+) -> None:
+    images = {"server": str(server_image.id), "client": str(client_image.id)}
+    files = {"in-use/federation.toml": 'task = "digits"\n'}
     nobody = InUse(files, {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1"})
     with pytest.raises(SandboxFailed, match="the model in use cannot be loaded with the new server") as caught:
-        smoke(docker_client, images, None, 120, print, nobody)
+        smoke(docker_client, images, None, 240, print, nobody)
     assert "does not answer" in caught.value.logs["current-model"]
 
 
 def stopped(docker_client: DockerClient, images: dict[str, str], message: str) -> SandboxFailed:
     """Run a trial that must stop the release; returns the error, with its logs."""
     with pytest.raises(SandboxFailed, match=message) as caught:
-        smoke(docker_client, images, None, 60, print)
+        smoke(docker_client, images, None, 240, print)
     return caught.value
-
-
-def test_a_server_that_cannot_do_a_round_is_stopped_with_its_logs(
-    docker_client: DockerClient, server_image: Image, client_image: Image, base_image: str, wheels: Path
-) -> None:
-    appended = {"server/job.py": BROKEN_SERVER}
-    broken = build_image(docker_client, "server", base_image, wheels, "flops-test-broken:server", appended=appended)[
-        0
-    ]
-    images = {"server": str(broken.id), "client": str(client_image.id)}
-    error = stopped(
-        docker_client, images, "the server's job ended with exit code 1: RuntimeError: this release cannot"
-    )
-    assert "joined" in error.logs["east"] or "is not there" in error.logs["east"]
 
 
 def test_a_client_that_cannot_train_is_stopped_with_its_logs(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pipeline.sandbox import sandbox
+from tests.images.base import base_or_skip
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +25,16 @@ PROGRAM = """
 import time, docker
 from pipeline.sandbox import sandbox
 with sandbox(docker.from_env()) as box:
+    print(box.name, flush=True)
+    time.sleep(600)
+"""
+
+
+INTERRUPTED = """
+import sys, time, docker
+from pipeline.sandbox import sandbox
+with sandbox(docker.from_env()) as box:
+    box.start("east", sys.argv[1], ["sleep", "600"])
     print(box.name, flush=True)
     time.sleep(600)
 """
@@ -56,6 +67,21 @@ def test_the_dead_are_removed_and_the_living_stay(
         for name in names:
             for found in (*engine.networks.list(names=[name]), *engine.volumes.list(filters={"name": name})):
                 found.remove()
+
+
+def test_an_interruption_removes_containers_too(engine: DockerClient, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, base_or_skip(engine)]
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as p:
+        assert p.stdout is not None
+        name = p.stdout.readline().strip()
+        ours = {"filters": {"label": f"io.flops.sandbox.name={name}"}}
+        assert len(engine.containers.list(**ours)) == 1
+        p.send_signal(signal.SIGINT)
+    assert engine.containers.list(all=True, **ours) == []
+    assert there(engine, name) == (0, 0)
 
 
 def test_many_at_once_do_not_disturb_each_other(

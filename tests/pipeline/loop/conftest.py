@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.images.base import MissingPartError, make_base
+from tests.images.base import base_or_skip
 from tests.pipeline.loop.place import Place
 from tests.pipeline.registry_server import PASSWORD, USER
 
@@ -23,12 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def image(engine: DockerClient, registry: RegistryServer) -> str:
     """A small image with Python in the registry, by its digest."""
-    try:
-        base = make_base(engine)
-    except MissingPartError as missing:
-        if os.environ.get("FLOPS_TEST_REQUIRE", "") not in ("", "0"):
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+    base = base_or_skip(engine)
     repository, tag = f"{registry.host}/flops/server", "2026-01-31-14-05-09"
     engine.images.get(base).tag(repository, tag)
     account = {"username": USER, "password": PASSWORD}
