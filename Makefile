@@ -11,8 +11,8 @@ DEMO_FLAGS ?=
 RELEASE_FLAGS ?=
 # Further words for pytest: make test PYTEST_FLAGS="-k partition"
 PYTEST_FLAGS ?=
-# Test processes side by side: one more than there are cores, because tests also wait
-WORKERS ?= $(shell expr $$(nproc) + 1)
+# Test processes side by side
+WORKERS ?= $(shell nproc)
 
 BIN := $(VENV)/bin
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder

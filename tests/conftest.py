@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,8 +47,8 @@ PARTS = {
 }
 """Markers of tests that need a part of the system, and how to tell that it is there."""
 
-LONG = {"docker": 3, "federation": 2, "slow": 1, "thorough": 0}
-"""Markers of tests that take long; a group with the highest number starts first, so that no worker ends late."""
+LONG = {"federation": 2, "slow": 1}
+"""Markers of tests that take long; groups of a higher number start first, so that no worker ends late."""
 
 MINUTES = {
     "federation": "runs processes for minutes; make test-federation runs it",
@@ -73,16 +74,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _distribute(items: list[pytest.Item]) -> None:
     """Keep the tests of a module in one worker, and start with those that take minutes.
 
-    Modules that share something expensive or exclusive name a group of their own by ``xdist_group``.
+    Modules that share something expensive or exclusive name a group of their own by ``xdist_group``. Tests that wait
+    for the engine take turns with those that compute.
     """
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-    groups = {item: str(item.get_closest_marker("xdist_group").args[0]) for item in items}  # type: ignore[union-attr]
-    weights = dict.fromkeys(groups.values(), 0)
-    for item, group in groups.items():
-        weights[group] = max(weights[group], *(LONG[marker] for marker in LONG if item.get_closest_marker(marker)), 0)
-    items.sort(key=lambda item: -weights[groups[item]])
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(str(item.get_closest_marker("xdist_group").args[0]), []).append(item)  # type: ignore[union-attr]
+    with_engine = [group for group in groups.values() if any(item.get_closest_marker("docker") for item in group)]
+    others = [group for group in groups.values() if group not in with_engine]
+    others.sort(key=lambda group: -max(LONG.get(mark.name, 0) for item in group for mark in item.iter_markers()))
+    turns = zip_longest(with_engine, others, fillvalue=())
+    items[:] = [item for pair in turns for group in pair for item in group]
 
 
 def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -60,7 +60,7 @@ def test_a_training_process_that_dies_costs_one_answer(federation, registry):
 
 @pytest.mark.parametrize("how", ["terminate", "kill_tree"])
 def test_a_hospital_that_ends_in_a_round_takes_part_again_once_it_is_started(how, crowd, registry):
-    job = crowd.start_job(registry, [*NAMES, "leaver"], min_hospitals=4, rounds=10_000, round_deadline=6.0)
+    job = crowd.start_job(registry, [*NAMES, "leaver"], min_hospitals=4, rounds=10_000, round_deadline=12.0)
     leaver = crowd.start_hospital("leaver")
     wait_for(lambda: rounds_with(job, 5), "a round of all five")
     getattr(leaver, how)()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.pipeline.registry_server import RegistryServer
     from tests.pipeline.ssh_server import SshServer
 
-pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.ssh, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.ssh, pytest.mark.timeout(2400)]
 
 
 def test_pushes_become_the_server_of_the_next_round(
