@@ -127,7 +127,8 @@ def test_an_answer_that_is_too_large_costs_neither_memory_nor_disk(behaviour, re
 
 
 def test_a_full_disk_is_named_where_it_is(crowd, mlflow):
-    ended = crowd.run_job(mlflow.uri, NAMES, "small-files=10000", rounds=2)
+    # Room for the model that goes out, and for one answer at most.
+    ended = crowd.run_job(mlflow.uri, NAMES, "small-files=60000", rounds=2, min_hospitals=4)
     assert ended.code == 1, ended.log
     assert "gave a usable answer" in ended.json["reason"]
     assert ended.log.count("answers cannot be stored in ") == 1
