@@ -15,6 +15,11 @@ PYTEST_FLAGS ?=
 WORKERS ?= $(shell nproc)
 
 BIN := $(VENV)/bin
+# A digest of all that decides an installation: a fresh checkout, as on a runner, has new dates and installs nothing.
+SETUP := $(shell (pwd; cat pyproject.toml constraints.txt) | sha256sum | cut -c1-16)
+RUN := $(VENV)/.run-$(SETUP)
+PIPELINE := $(VENV)/.pipeline-$(SETUP)
+DEV := $(VENV)/.dev-$(SETUP)
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # Modules that are compiled at each start take more time than most tests.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,45 +29,45 @@ unexport PYTHONDONTWRITEBYTECODE
 help: ## List what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 21
 
-run: $(VENV)/.run ## Set up, run a federation on real data, register its global model
+run: $(RUN) ## Set up, run a federation on real data, register its global model
 	$(BIN)/flops run digits
 
-federation: $(VENV)/.run ## Set up, run a server and three hospitals as separate processes, with TLS and keys
+federation: $(RUN) ## Set up, run a server and three hospitals as separate processes, with TLS and keys
 	$(BIN)/python examples/federation.py $(FEDERATION_FLAGS)
 
-demo: $(VENV)/.run $(VENV)/.pipeline ## Set up, show the loop: push, release, next round, a bad commit, a rollback; needs Docker Engine
+demo: $(RUN) $(PIPELINE) ## Set up, show the loop: push, release, next round, a bad commit, a rollback; needs Docker Engine
 	@$(BIN)/python examples/demo.py $(DEMO_FLAGS)
 
-release: $(VENV)/.pipeline ## Set up the release pipeline alone, release the current commit (docs/releases.md)
+release: $(PIPELINE) ## Set up the release pipeline alone, release the current commit (docs/releases.md)
 	@$(BIN)/flops release $(RELEASE_FLAGS)
 
-release-setup: $(VENV)/.pipeline ## Set up the release pipeline and nothing else
+release-setup: $(PIPELINE) ## Set up the release pipeline and nothing else
 
-test: $(VENV)/.dev ## Set up and run the tests
+test: $(DEV) ## Set up and run the tests
 	$(PYTEST) $(PYTEST_FLAGS)
 
-test-images: $(VENV)/.dev ## Build both images, run the tests of containers; needs Docker Engine
+test-images: $(DEV) ## Build both images, run the tests of containers; needs Docker Engine
 	$(PYTEST) -m docker $(PYTEST_FLAGS)
 
-test-federation: $(VENV)/.dev ## Run the tests of servers and hospitals as processes: failures, attacks
+test-federation: $(DEV) ## Run the tests of servers and hospitals as processes: failures, attacks
 	$(PYTEST) -m federation $(PYTEST_FLAGS)
 
-test-all: $(VENV)/.dev ## Run every test there is, also those that repeat at length what others prove; fails on a missing part
+test-all: $(DEV) ## Run every test there is, also those that repeat at length what others prove; fails on a missing part
 	FLOPS_TEST_REQUIRE=1 $(PYTEST) -m "thorough or not thorough" $(PYTEST_FLAGS)
 
 check: lint types layers ## All that is checked without running anything
 
-lint: $(VENV)/.dev
+lint: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.dev
+types: $(DEV)
 	$(BIN)/mypy
 
-layers: $(VENV)/.dev
+layers: $(DEV)
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.dev ## Measure speed against a hand-written loop, Flower on Ray and Flower's own deployment
+bench: $(DEV) ## Measure speed against a hand-written loop, Flower on Ray and Flower's own deployment
 	$(BIN)/python benchmarks/simulation.py
 	$(BIN)/python benchmarks/deployment.py
 
@@ -79,17 +84,17 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "python's venv module is missing; on Debian: apt-get install python3-venv"; exit 2; }
 
-$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+$(RUN): | $(BIN)/python
 	$(INSTALL) -e '.[research]'
 	$(COMPILE)
 	@touch $@
 
-$(VENV)/.pipeline: $(BIN)/python pyproject.toml constraints.txt
+$(PIPELINE): | $(BIN)/python
 	$(INSTALL) -e '.[pipeline]'
 	$(COMPILE)
 	@touch $@
 
-$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+$(DEV): | $(BIN)/python
 	$(INSTALL) -e '.[dev]'
 	$(COMPILE)
-	@touch $@ $(VENV)/.run $(VENV)/.pipeline
+	@touch $@ $(RUN) $(PIPELINE)
