@@ -39,7 +39,10 @@ def told_in_arguments(*secrets: str) -> Iterator[set[str]]:
         looked = False
         while not (looked and over.is_set()):
             looked = True
-            for process in filter(str.isdigit, os.listdir("/proc")):
+            there = {name for name in os.listdir("/proc") if name.isdigit()}
+            for gone in looks.keys() - there:  # Its number may be given out again.
+                del looks[gone]
+            for process in there:
                 if looks[process] < _LOOKS:
                     looks[process] += 1
                     with contextlib.suppress(OSError):
